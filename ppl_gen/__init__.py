@@ -1,0 +1,56 @@
+"""Generative models as probabilistic programs: fit, diagnose, sample, score, classify.
+
+Every public name is loaded on first use (PEP 562), so that ``import ppl_gen`` costs next to
+nothing and pulls in neither torch, jax, scikit-learn nor ArviZ.
+"""
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+#: Public name -> the module that defines it. Artefacts look classes up here, never by path.
+PUBLIC: dict[str, str] = {
+    "BayesClassifier": "ppl_gen.bayes_rule",
+    "classify": "ppl_gen.bayes_rule",
+    "EM": "ppl_gen.inference.em",
+    "NUTS": "ppl_gen.inference.nuts",
+    "SVI": "ppl_gen.inference.svi",
+    "infer": "ppl_gen.inference.dispatch",
+    "Bernoulli": "ppl_gen.families",
+    "Categorical": "ppl_gen.families",
+    "Columns": "ppl_gen.families",
+    "Multinomial": "ppl_gen.families",
+    "Normal": "ppl_gen.families",
+    "Poisson": "ppl_gen.families",
+    "GaussianMixture": "ppl_gen.models.mixture",
+    "Mixture": "ppl_gen.models.mixture",
+    "NaiveBayes": "ppl_gen.models.naive_bayes",
+    "Posterior": "ppl_gen.posterior",
+    "Program": "ppl_gen.language",
+    "deterministic": "ppl_gen.language",
+    "dist": "ppl_gen.language",
+    "factor": "ppl_gen.language",
+    "ops": "ppl_gen.language",
+    "param": "ppl_gen.language",
+    "plate": "ppl_gen.language",
+    "program": "ppl_gen.language",
+    "sample": "ppl_gen.language",
+    "load": "ppl_gen.artifact",
+}
+
+__all__ = ["PUBLIC", "__version__", *PUBLIC]  # noqa: PLE0604  (the table is the list)
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from the module that defines it."""
+    module = PUBLIC.get(name)
+    if module is None:
+        raise AttributeError(f"module 'ppl_gen' has no attribute {name!r}")
+    value = getattr(importlib.import_module(module), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

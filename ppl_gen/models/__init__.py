@@ -1,0 +1,1 @@
+"""Generative models, one family a file; each is a scikit-learn estimator."""
