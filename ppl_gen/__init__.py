@@ -39,7 +39,7 @@ PUBLIC: dict[str, str] = {
     "load": "ppl_gen.artifact",
 }
 
-__all__ = ["PUBLIC", "__version__", *PUBLIC]  # noqa: PLE0604  (the table is the list)
+__all__ = ["PUBLIC", "__version__", *PUBLIC]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,1 +1,8 @@
 """Generative models, one family a file; each is a scikit-learn estimator."""
+
+# The root of the repository shows this folder through a symlink. Imported through it, every class
+# would exist twice, and `isinstance` would fail between the two.
+if not __name__.startswith("ppl_gen."):
+    raise ImportError(
+        f"{__name__}: this folder is a part of ppl_gen; import ppl_gen.models instead of {__name__}"
+    )
