@@ -31,7 +31,7 @@ def test_the_root_symlinks_are_no_packages(name):
     result = run_python(f"import {name}")
     assert result.returncode != 0
     assert f"ImportError: {name}: this folder is a part of ppl_gen" in result.stderr
-    assert f"import ppl_gen.{name} instead" in result.stderr
+    assert f"; import ppl_gen.{name} instead" in result.stderr
 
 
 def test_no_module_has_the_name_of_a_public_function():

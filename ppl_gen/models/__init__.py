@@ -4,5 +4,5 @@
 # would exist twice, and `isinstance` would fail between the two.
 if not __name__.startswith("ppl_gen."):
     raise ImportError(
-        f"{__name__}: this folder is a part of ppl_gen; import ppl_gen.models instead of {__name__}"
+        f"{__name__}: this folder is a part of ppl_gen; import ppl_gen.models instead"
     )
