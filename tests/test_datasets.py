@@ -1,0 +1,109 @@
+"""The embedded data are what their sources have."""
+
+import hashlib
+import importlib.resources
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ppl_gen import datasets
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+SHAPES = {
+    "penguins": ((344, 8), "species", 3),
+    "faithful": ((272, 2), None, 0),
+    "eight_schools": ((8, 3), "y", 8),
+    "low_dim_gauss_mix": ((1000, 1), None, 0),
+    "iris": ((150, 5), "species", 3),
+    "digits": ((1797, 65), "digit", 10),
+}
+SHA256 = {
+    "penguins": "f204db2c753b0937caac3cb35258562c14f073e4bbc76be24b4c51ce22767a93",
+    "faithful": "6675d052dd7495645ac2146290c8ca69e6c1d0795723288d578d2cb2c6c9cda3",
+    "eight_schools": "a1c28881a82a652fba1d3afc6254761fa95fd7f16f2ccab1fc7a7075dc8a8a0e",
+    "low_dim_gauss_mix": "59524ff59e0a2fd5d9d31ddd3b32b499bc72fb39820adcd2818490c95c43390f",
+}
+
+
+def posteriordb(name):
+    file = SHARED / "posteriordb" / f"{name}.json"
+    if not file.exists():
+        pytest.skip(f"{file.name} of posteriordb is not beside the project")
+    return json.loads(file.read_text(encoding="utf-8"))["data"]
+
+
+def test_every_loader_is_listed():
+    assert set(datasets.LOADERS) == {
+        name.removeprefix("load_") for name in datasets.__all__ if name.startswith("load_")
+    }
+    assert set(datasets.LOADERS) == set(SHAPES)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_shapes(name):
+    shape, target, classes = SHAPES[name]
+    data = datasets.LOADERS[name]()
+    assert data.name == name
+    assert data.frame.shape == shape
+    assert data.target == target
+    assert all((data.description, data.source, data.licence))
+    assert str(shape[0]) in repr(data)
+    if target is None:
+        assert data.X is data.frame
+        with pytest.raises(ValueError, match="has no target; choose one of"):
+            data.y  # noqa: B018
+    else:
+        assert data.y.nunique() == classes
+        assert data.X.shape == (shape[0], shape[1] - 1)
+
+
+@pytest.mark.parametrize("name", SHA256)
+def test_files_are_as_they_were_copied(name):
+    content = (datasets.FOLDER / f"{name}.csv").read_bytes()
+    assert hashlib.sha256(content).hexdigest() == SHA256[name]
+
+
+def test_frames_are_fresh():
+    frame = datasets.load_penguins().frame
+    frame.loc[0, "bill_length_mm"] = -1.0
+    assert datasets.load_penguins().frame.loc[0, "bill_length_mm"] == 39.1
+
+
+def test_penguins_are_those_of_the_package():
+    source = importlib.resources.files("palmerpenguins") / "data" / "penguins.csv"
+    with importlib.resources.as_file(source) as file:
+        assert file.read_bytes() == (datasets.FOLDER / "penguins.csv").read_bytes()
+        theirs = pd.read_csv(file)
+    ours = datasets.load_penguins().frame
+    pd.testing.assert_series_equal(ours.isna().sum(), theirs.isna().sum())
+    assert ours.isna().any(axis=1).sum() == 11
+    numeric = theirs.select_dtypes("number").columns
+    pd.testing.assert_frame_equal(ours[numeric], theirs[numeric])
+    for name in ("species", "island", "sex"):
+        assert isinstance(ours[name].dtype, pd.CategoricalDtype)
+        assert ours[name].astype(object).fillna("").tolist() == theirs[name].fillna("").tolist()
+
+
+def test_eight_schools_are_those_of_posteriordb():
+    theirs = posteriordb("eight_schools-eight_schools_noncentered")
+    ours = datasets.load_eight_schools().frame
+    assert ours["y"].tolist() == theirs["y"]
+    assert ours["sigma"].tolist() == theirs["sigma"]
+
+
+def test_the_mixture_is_that_of_posteriordb():
+    theirs = posteriordb("low_dim_gauss_mix-low_dim_gauss_mix")
+    np.testing.assert_array_equal(datasets.load_low_dim_gauss_mix().frame["y"], theirs["y"])
+
+
+def test_digits_and_iris_are_those_of_scikit_learn():
+    from sklearn.datasets import load_digits, load_iris
+
+    iris, digits = load_iris(), load_digits()
+    np.testing.assert_array_equal(datasets.load_iris().X, iris.data)
+    np.testing.assert_array_equal(datasets.load_iris().y.cat.codes, iris.target)
+    np.testing.assert_array_equal(datasets.load_digits().X, digits.data)
+    np.testing.assert_array_equal(datasets.load_digits().y, digits.target)
