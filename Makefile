@@ -35,7 +35,7 @@ $(VENV)/.dev: EXTRA := [dev]
 $(VENV)/.docs: EXTRA := [docs]
 $(VENV)/.bench: EXTRA := [bench]
 $(VENV)/.core $(VENV)/.dev $(VENV)/.docs $(VENV)/.bench: $(SETTINGS) | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.$(EXTRA)'
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.$(EXTRA)'
 	@touch $@
 
 demo: $(VENV)/.core
@@ -65,10 +65,10 @@ docs: $(VENV)/.docs
 	$(BIN)/sphinx-build $(SPHINX_FLAGS) -b html docs docs/_build/html
 
 notebooks: $(VENV)/.docs
-	$(BIN)/python notebooks/execute.py
+	$(BIN)/python notebooks/_execute.py
 
 wheel: | $(BIN)/python
-	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps -w dist .
+	$(BIN)/python -m pip wheel -qq --disable-pip-version-check --no-deps -w dist .
 
 clean:
 	rm -rf $(VENV) build dist docs/_build docs/api/generated runs *.egg-info \
