@@ -71,6 +71,6 @@ wheel: | $(BIN)/python
 	$(BIN)/python -m pip wheel -qq --disable-pip-version-check --no-deps -w dist .
 
 clean:
-	rm -rf $(VENV) build dist docs/_build docs/api/generated runs *.egg-info \
+	rm -rf $(VENV) build dist docs/_build docs/generated docs/notebooks runs *.egg-info \
 		.coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
