@@ -1,0 +1,68 @@
+"""Work over rows in chunks that fit the cache, on the threads there are.
+
+NumPy releases the interpreter lock inside its kernels, so a pool of threads, each with a
+single-threaded BLAS, uses every core and needs no compiling: on a 200,000 x 20 table it is
+faster than one big product, because no intermediate leaves the cache.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from threadpoolctl import threadpool_limits
+
+T = TypeVar("T")
+
+#: Rows to a chunk: a few hundred kilobytes of doubles for tables of ordinary width.
+CHUNK_ROWS = 2048
+
+
+def n_threads() -> int:
+    """Return the number of cores this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+
+
+def row_slices(n_rows: int, chunk_rows: int = CHUNK_ROWS) -> Iterator[slice]:
+    """Yield slices that cover ``range(n_rows)``, of at most ``chunk_rows`` rows each.
+
+    Examples
+    --------
+    >>> list(row_slices(5, 2))
+    [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
+    """
+    for start in range(0, n_rows, chunk_rows):
+        yield slice(start, min(start + chunk_rows, n_rows))
+
+
+@contextmanager
+def row_workers(n_rows: int, chunk_rows: int = CHUNK_ROWS) -> Iterator["MapRows[Any]"]:
+    """Open a pool for work over rows, and yield the function that maps over chunks.
+
+    One chunk is worked on in the caller's thread, without a pool.
+    """
+    slices = list(row_slices(n_rows, chunk_rows))
+    threads = min(n_threads(), len(slices))
+    if threads <= 1:
+        yield lambda function: [function(rows) for rows in slices]
+        return
+    with threadpool_limits(1), ThreadPoolExecutor(threads) as pool:
+        yield lambda function: list(pool.map(function, slices))
+
+
+def map_rows(function: Callable[[slice], T], n_rows: int, chunk_rows: int = CHUNK_ROWS) -> list[T]:
+    """Apply ``function`` to every slice of rows; results come in the order of the rows.
+
+    Examples
+    --------
+    >>> map_rows(lambda rows: rows.stop - rows.start, 5000, chunk_rows=2048)
+    [2048, 2048, 904]
+    """
+    with row_workers(n_rows, chunk_rows) as mapped:
+        return mapped(function)
+
+
+#: What `row_workers` yields: maps a function over the slices, in the order of the rows.
+MapRows = Callable[[Callable[[slice], T]], list[T]]

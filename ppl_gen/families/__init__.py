@@ -1,0 +1,24 @@
+"""Exponential families with conjugate priors: density, sufficient statistics, estimate."""
+
+from ppl_gen.families.base import Family, Parameters, Statistics
+from ppl_gen.families.columns import Columns
+from ppl_gen.families.discrete import Bernoulli, Categorical, Multinomial, Poisson
+from ppl_gen.families.normal import Normal
+
+__all__ = [
+    "FAMILIES",
+    "Bernoulli",
+    "Categorical",
+    "Columns",
+    "Family",
+    "Multinomial",
+    "Normal",
+    "Parameters",
+    "Poisson",
+    "Statistics",
+]
+
+#: Name -> family, as models take it.
+FAMILIES: dict[str, type[Family]] = {
+    family.name: family for family in (Normal, Bernoulli, Categorical, Multinomial, Poisson)
+}

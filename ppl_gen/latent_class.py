@@ -1,0 +1,354 @@
+"""The latent class model: every row belongs to one of K classes, each with its own family.
+
+Naive Bayes is this model with the class observed, a mixture is it with the class hidden, and
+semi-supervised learning lies between. Its EM protocol and its program are written here once.
+"""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace
+
+from ppl_gen.algorithms.kmeans import kmeans
+from ppl_gen.algorithms.row_chunks import map_rows
+from ppl_gen.algorithms.trees import tree_map, tree_sum
+from ppl_gen.data import Rows, Schema
+from ppl_gen.engines.random_source import NumPyRandom
+from ppl_gen.families import (
+    FAMILIES,
+    Bernoulli,
+    Categorical,
+    Columns,
+    Family,
+    Normal,
+    Parameters,
+    Statistics,
+)
+from ppl_gen.language import Program, dist, plate, program, sample
+
+Array = Any
+
+#: A component that answers for fewer rows than this has died.
+DEAD_COUNT = 1e-3
+#: Rows of each class that place the origin of its sums.
+NEAR_ROWS = 100
+
+
+#: What "auto" takes for a kind of column.
+AUTO_FAMILIES = {"number": Normal("diag"), "bool": Bernoulli(), "category": Categorical()}
+
+
+def choose_family(spec: Any, schema: Schema, who: str) -> Family:
+    """Make a family for a table: one for all columns, or a product of several.
+
+    Parameters
+    ----------
+    spec : "auto", str, Family, or dict from columns to str or Family
+    schema : Schema
+        Names and kinds of the columns.
+    who : str
+        Model that asks, for errors.
+    """
+    if isinstance(spec, Family):
+        return spec
+    if isinstance(spec, str) and spec != "auto":
+        return _named(spec, who)
+    chosen: dict[Any, Any] = {}
+    if isinstance(spec, dict):
+        names = schema.names
+        unknown = [name for name in spec if name not in names]
+        if unknown:
+            raise ValueError(
+                f"{who}: family names columns {unknown} that X does not have; it has {names}"
+            )
+        chosen = {names.index(name): family for name, family in spec.items()}
+    elif spec != "auto":
+        raise TypeError(
+            f"{who}: family is {spec!r}; expected 'auto', a name, a Family, or a dict of columns"
+        )
+    parts: dict[str, tuple[Family, list[int]]] = {}
+    for place, column in enumerate(schema.columns):
+        family = chosen.get(place, AUTO_FAMILIES[column.kind])
+        family = _named(family, who) if isinstance(family, str) else family
+        # Equal families share a part, and with it their matrix products.
+        key = next((k for k, (other, _) in parts.items() if _same(other, family)), None)
+        if key is None:
+            taken = sum(k.rstrip("_0123456789") == family.name for k in parts)
+            key = family.name if taken == 0 else f"{family.name}_{taken + 1}"
+            parts[key] = (family, [])
+        parts[key][1].append(place)
+    for key, (family, places) in parts.items():
+        if isinstance(family, Categorical) and family.n_categories is None:
+            known = [schema.columns[place].categories for place in places]
+            if all(known):
+                sizes = tuple(len(categories or ()) for categories in known)
+                parts[key] = (family.replace(n_categories=sizes), places)
+    if len(parts) == 1:
+        return next(iter(parts.values()))[0]
+    return Columns(tuple((name, family, tuple(p)) for name, (family, p) in parts.items()))
+
+
+def _same(a: Family, b: Family) -> bool:
+    return type(a) is type(b) and repr(a) == repr(b)
+
+
+def _named(name: str, who: str) -> Family:
+    if name not in FAMILIES:
+        raise ValueError(f"{who}: unknown family {name!r}; expected one of {', '.join(FAMILIES)}")
+    # One covariance over columns that were named one by one would tie them together.
+    return Normal("diag") if name == "normal" else FAMILIES[name]()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LatentClass:
+    """p(x, z) = weights[z] p(x | z), in a family bound to the data.
+
+    Parameters
+    ----------
+    family : Family
+        Bound to the training rows.
+    n_classes : int
+    concentration : float
+        Prior count of every class: weights have a Dirichlet(1 + concentration) prior.
+    class_name : str
+        What a class is called where axes are named: "component" or "class".
+
+    Notes
+    -----
+    Parameters are ``{"weights": (K,), "family": {...}}``; they add a leading axis for draws.
+    """
+
+    family: Family
+    n_classes: int
+    concentration: float = 0.0
+    class_name: str = "component"
+
+    @property
+    def whole(self) -> tuple[bool, ...]:
+        """Which columns hold whole numbers: counts, codes, yes or no."""
+        return self.family.whole
+
+    def to_tree(self) -> dict[str, Any]:
+        """Return the structure as plain data, for an artefact."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+    @classmethod
+    def from_tree(cls, tree: dict[str, Any]) -> "LatentClass":
+        """Return the structure that :meth:`to_tree` gave."""
+        return cls(**tree)
+
+    # -- density -----------------------------------------------------------------------------
+
+    def joint_log_prob(self, parameters: Parameters, x: Array) -> Array:
+        """Log p(x, z = k) of rows (n, D), in nats: (n, K)."""
+        weights = parameters["weights"]
+        xp = array_namespace(weights)
+        return self.family.log_prob(parameters["family"], x) + xp.log(weights)
+
+    # -- the EM protocol ---------------------------------------------------------------------
+
+    def initialize(self, rows: Rows, rng: np.random.Generator, how: str) -> Parameters:
+        """Start from a hard assignment, by k-means++ or at random; known labels stay."""
+        if how == "random":
+            labels = rng.integers(self.n_classes, size=len(rows))
+        else:
+            features = self.family.features(rows.values)
+            labels = kmeans(features, self.n_classes, rng, rows.weights)
+        if rows.labels is not None:
+            labels = np.where(rows.labels >= 0, rows.labels, labels)
+
+        def count(chunk: slice) -> Statistics:
+            hot = self.indicators(labels[chunk], rows.weights_of(chunk))
+            family = self.family.initial_statistics(rows.values[chunk], hot)
+            return {"weights": hot.sum(axis=0), "family": family}
+
+        return self.m_step(tree_sum(map_rows(count, len(rows))))
+
+    def e_step(self, parameters: Parameters, rows: Rows) -> tuple[Statistics, Array]:
+        """Expected statistics and log likelihood; both add over rows."""
+        log_prob, statistics_of = self.family.e_step(parameters["family"], rows.values)
+        xp = array_namespace(log_prob)
+        joint = log_prob + xp.log(parameters["weights"])
+        top = xp.max(joint, axis=1, keepdims=True)
+        shares = xp.exp(joint - top)
+        total = xp.sum(shares, axis=1, keepdims=True)
+        evidence = (xp.log(total) + top)[:, 0]
+        responsibilities = shares / total
+        if rows.labels is not None:
+            hot = xp.astype(rows.labels[:, None] == xp.arange(self.n_classes), joint.dtype)
+            known = rows.labels >= 0
+            responsibilities = xp.where(known[:, None], hot, responsibilities)
+            own = xp.where(hot > 0.0, joint, xp.zeros_like(joint))
+            evidence = xp.where(known, xp.sum(own, axis=1), evidence)
+        if rows.weights is not None:
+            responsibilities = responsibilities * rows.weights[:, None]
+            evidence = evidence * rows.weights
+        statistics = {
+            "weights": xp.sum(responsibilities, axis=0),
+            "family": statistics_of(responsibilities),
+        }
+        return statistics, xp.sum(evidence)
+
+    def m_step(self, statistics: Statistics) -> Parameters:
+        """Maximise the expected log joint density, less the penalty."""
+        counts = statistics["weights"] + self.concentration + 10.0 * np.finfo(np.float64).eps
+        return {
+            "weights": counts / counts.sum(),
+            "family": self.family.estimate(statistics["family"]),
+        }
+
+    def penalty(self, parameters: Parameters, statistics: Statistics) -> float:
+        """Return what the M-step subtracts from the expected log likelihood."""
+        prior = -self.concentration * float(np.log(parameters["weights"]).sum())
+        return prior + self.family.penalty(parameters["family"], statistics["family"])
+
+    def revive(
+        self,
+        parameters: Parameters,
+        statistics: Statistics,
+        rows: Rows,
+        rng: np.random.Generator,
+    ) -> tuple[Parameters, int]:
+        """Re-seed components that died: each at a row drawn at random, as wide as the rest.
+
+        Returns
+        -------
+        parameters, number of components re-seeded
+        """
+        dead = np.flatnonzero(statistics["weights"] < DEAD_COUNT)
+        if len(dead) == 0 or len(dead) == self.n_classes:
+            return parameters, 0
+        labels = np.full(len(rows), -1)
+        for k in dead:
+            # A tenth of an equal share of the rows, nearest to a random one.
+            features = self.family.features(rows.values)
+            distance = ((features - features[rng.integers(len(rows))]) ** 2).sum(axis=1)
+            share = max(2, len(rows) // (10 * self.n_classes))
+            labels[np.argpartition(distance, min(share, len(rows) - 1))[:share]] = k
+        hot = self.indicators(labels, None)
+        seeded = self.m_step(
+            {"weights": hot.sum(axis=0), "family": self.family.initial_statistics(rows.values, hot)}
+        )
+
+        def replace(old: Array, new: Array) -> Array:
+            if np.shape(old)[:1] != (self.n_classes,):
+                return old  # shared by all classes
+            merged = np.array(old)
+            merged[dead] = new[dead]
+            return merged
+
+        merged: Parameters = tree_map(replace, parameters, seeded)
+        weights = np.maximum(merged["weights"], 1.0 / (10 * self.n_classes))
+        return {**merged, "weights": weights / weights.sum()}, len(dead)
+
+    # -- known classes -----------------------------------------------------------------------
+
+    def indicators(self, labels: Array, weights: Array | None) -> Array:
+        """0/1 (times weight) of class membership, zero for label -1: (n, K)."""
+        hot = (labels[:, None] == np.arange(self.n_classes)).astype(np.float64)
+        return hot if weights is None else hot * weights[:, None]
+
+    def near(self, rows: Rows) -> Parameters:
+        """Parameters from a few rows of each class: the origin of exact sums."""
+        assert rows.labels is not None
+        head = np.concatenate(
+            [np.flatnonzero(rows.labels == k)[:NEAR_ROWS] for k in range(self.n_classes)]
+        )
+        hot = self.indicators(rows.labels[head], None)
+        statistics = self.family.initial_statistics(rows.values[head], hot)
+        return self.family.estimate(statistics)
+
+    def labelled_statistics(self, near: Parameters, rows: Rows) -> Statistics:
+        """Statistics of rows whose classes are all known, in one pass."""
+        labels = rows.labels
+        assert labels is not None
+
+        def count(chunk: slice) -> Statistics:
+            hot = self.indicators(labels[chunk], rows.weights_of(chunk))
+            family = self.family.labelled_statistics(near, rows.values[chunk], labels[chunk], hot)
+            return {"weights": hot.sum(axis=0), "family": family}
+
+        total: Statistics = tree_sum(map_rows(count, len(rows)))
+        return total
+
+    def labelled_estimate(self, near: Parameters, statistics: Statistics) -> Parameters:
+        """Return the parameters from :meth:`labelled_statistics`."""
+        counts = statistics["weights"] + self.concentration
+        return {
+            "weights": counts / counts.sum(),
+            "family": self.family.labelled_estimate(near, statistics["family"]),
+        }
+
+    # -- drawing -----------------------------------------------------------------------------
+
+    def sample(
+        self, parameters: Parameters, n_rows: int, rng: np.random.Generator
+    ) -> tuple[Array, Array]:
+        """Draw rows (n, D) and their classes (n,)."""
+        labels = rng.choice(self.n_classes, size=n_rows, p=parameters["weights"])
+        values = self.family.sample(parameters["family"], labels, NumPyRandom(rng))
+        return values, labels
+
+    def fill(self, parameters: Parameters, x: Array, responsibilities: Array) -> Array:
+        """Complete rows by their conditional mean or mode: (n, D)."""
+        return self.family.fill(parameters["family"], x, responsibilities)
+
+    def draw_missing(
+        self, parameters: Parameters, x: Array, responsibilities: Array, rng: np.random.Generator
+    ) -> Array:
+        """Complete rows by a draw from the joint conditional of what is missing."""
+        random = NumPyRandom(rng)
+        labels = random.categorical(responsibilities)
+        return self.family.draw_missing(parameters["family"], x, labels, random)
+
+    # -- the program -------------------------------------------------------------------------
+
+    def program(self) -> Program:
+        """Return the model as a program, with its priors.
+
+        Without labels ``y``, the class of the rows ``x`` (n, D) is marginalised, as the latent
+        "z". With labels (n,), the class of ``x`` is observed, and rows whose class is not known
+        come as ``x_unlabelled``. Without ``x`` the program draws ``n_rows`` rows.
+        """
+        family, n_classes, class_name = self.family, self.n_classes, self.class_name
+        concentration = np.full(n_classes, 1.0 + self.concentration)
+
+        @program
+        def latent_class(
+            x: Any = None, y: Any = None, x_unlabelled: Any = None, n_rows: int = 1
+        ) -> None:
+            weights = sample("weights", dist.Dirichlet(concentration), dims=(class_name,))
+            parameters = family.draw(n_classes, class_name)
+            mixed = dist.Mixture(weights, dist.Family(family, parameters), latent="z")
+            if x is not None:
+                n_rows = x.shape[0]
+            with plate("row", n_rows):
+                if y is None:
+                    sample("x", mixed, obs=x)
+                else:
+                    sample("y", dist.Categorical(weights), obs=y)
+                    sample("x", dist.Family(family, parameters, labels=y), obs=x)
+            if x_unlabelled is not None:
+                with plate("unlabelled_row", x_unlabelled.shape[0]):
+                    sample("x_unlabelled", mixed, obs=x_unlabelled)
+
+        return latent_class
+
+    def program_data(self, rows: Rows) -> dict[str, Array]:
+        """Return the rows as the arguments of the program."""
+        if rows.labels is None:
+            return {"x": rows.values}
+        known = rows.labels >= 0
+        data = {"x": rows.values[known], "y": rows.labels[known]}
+        if not known.all():
+            data["x_unlabelled"] = rows.values[~known]
+        return data
+
+    def parameters(self, sites: dict[str, Array]) -> Parameters:
+        """Return the parameters from the sites of the program; leading axes are draws."""
+        return {"weights": sites["weights"], "family": self.family.parameters(sites)}
+
+    def sites(self, parameters: Parameters) -> dict[str, Array]:
+        """Name parameters as the sites of the program."""
+        return {"weights": parameters["weights"], **self.family.sites(parameters["family"])}
