@@ -68,6 +68,7 @@ notebooks: $(VENV)/.docs
 	$(BIN)/python notebooks/_execute.py
 
 wheel: | $(BIN)/python
+	rm -rf build  # setuptools ships what is left in it
 	$(BIN)/python -m pip wheel -qq --disable-pip-version-check --no-deps -w dist .
 
 clean:
