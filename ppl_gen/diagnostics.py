@@ -111,7 +111,7 @@ def of_chains(draws: Draws, sample_stats: Draws, info: Mapping[str, Any]) -> Ver
         _check_mixing(names, values_table, chains, figures, good, bad, advice)
     _check_sampler(sample_stats, chains * length, figures, good, bad, advice)
     if constants:
-        good.append(f"{constants} constant entries left out")
+        good.append(f"{constants} constant entr{'y' if constants == 1 else 'ies'} left out")
     return _paragraph(good, bad, advice, figures)
 
 
@@ -141,7 +141,7 @@ def _check_mixing(
         if ratios[worst] > RHAT_LIMIT:
             count = int(np.sum(ratios > RHAT_LIMIT))
             bad.append(
-                f"chains disagree: R-hat is {ratios[worst]:.2f} for {names[worst]}, and over "
+                f"chains disagree: R-hat is {ratios[worst]:.3f} for {names[worst]}, and over "
                 f"{RHAT_LIMIT} for {count} of {len(names)} entries"
             )
             advice.append(
@@ -180,7 +180,10 @@ def _check_sampler(
         count = int(np.sum(stats["diverging"]))
         figures["divergences"] = float(count)
         if count:
-            bad.append(f"{count:,} divergences in {total:,} draws: parts of the posterior are cut")
+            bad.append(
+                f"{count:,} divergence{'s' * (count > 1)} in {total:,} draws, where the posterior "
+                "may be cut off"
+            )
             advice.append(
                 "raise target_accept (0.95, 0.99); in a hierarchy use the non-centred form"
             )

@@ -2,6 +2,7 @@
 
 import os
 
+import pytest
 from hypothesis import settings
 
 # Two threads that share a box with other work can be far slower than one. The variable is read by
@@ -13,3 +14,57 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 settings.register_profile("local", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+@pytest.fixture(scope="session")
+def eight_schools_posterior():
+    """A run that several test modules look at: compiled once."""
+    import numpy as np
+
+    from ppl_gen import NUTS, deterministic, dist, infer, plate, program, sample
+
+    @program
+    def eight_schools(sigma, y=None):
+        mu = sample("mu", dist.Normal(0.0, 5.0))
+        tau = sample("tau", dist.HalfCauchy(5.0))
+        with plate("school", len(sigma)):
+            z = sample("z", dist.Normal(0.0, 1.0))
+            theta = deterministic("theta", mu + tau * z)
+            sample("y", dist.Normal(theta, sigma), obs=y)
+
+    return infer(
+        eight_schools,
+        np.array([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0]),
+        y=np.array([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0]),
+        method=NUTS(chains=4, warmup=500, draws=500, target_accept=0.95),
+        seed=1,
+        coords={"school": list("ABCDEFGH")},
+        progress=False,
+    )
+
+
+@pytest.fixture(scope="session")
+def two_normals_posterior():
+    """Two exchangeable components, far apart; chains find either order."""
+    import numpy as np
+
+    from ppl_gen import NUTS, dist, infer, plate, program, sample
+
+    @program
+    def two_normals(y=None):
+        with plate("component", 2):
+            mu = sample("mu", dist.Normal(0.0, 10.0))
+            sigma = sample("sigma", dist.HalfNormal(2.0))
+        weights = sample("weights", dist.Dirichlet(np.ones(2)), dims="component")
+        with plate("row", 60):
+            sample("y", dist.Mixture(weights, dist.Normal(mu, sigma), latent="z"), obs=y)
+
+    rng = np.random.default_rng(0)
+    return infer(
+        two_normals,
+        y=np.concatenate([rng.normal(-4, 1, 20), rng.normal(4, 1, 40)]),
+        method=NUTS(chains=4, warmup=300, draws=300, init="prior"),
+        seed=3,
+        exchangeable="component",
+        progress=False,
+    )

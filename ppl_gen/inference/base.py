@@ -1,0 +1,93 @@
+"""What inference methods have in common: settings only, and a name to ask for them by."""
+
+import importlib
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+from sklearn.base import BaseEstimator
+
+import ppl_gen
+from ppl_gen.engines import Engine, Site
+
+__all__ = ["METHODS", "InferenceMethod", "resolve", "trace_quietly"]
+
+#: Lower-case name -> public class.
+METHODS = {"em": "EM", "nuts": "NUTS", "svi": "SVI"}
+
+
+class InferenceMethod(BaseEstimator):  # type: ignore[misc]
+    """Settings of an inference method; a run never changes them.
+
+    A scikit-learn estimator in what concerns parameters, so that ``inference__draws`` works in a
+    grid search. Methods that run on programs have::
+
+        run(model, args, kwargs, *, engine, seed, device, dtype, coords, exchangeable, progress)
+            -> Posterior
+
+    where `model` is a Program or a native model and `engine` the name of the engine to run it
+    on, or None for the method's own choice.
+
+    Attributes
+    ----------
+    name : str
+        What the method is called in ``method="..."``.
+    """
+
+    name: ClassVar[str]
+
+
+def resolve(method: str | InferenceMethod) -> InferenceMethod:
+    """Return the inference object that is meant.
+
+    Parameters
+    ----------
+    method : str or InferenceMethod
+        An object, returned as it is, or a name, which gives the method with its defaults.
+
+    Raises
+    ------
+    ValueError
+        If there is no method of this name; the names are listed.
+    TypeError
+        If `method` is a class or something else.
+
+    Examples
+    --------
+    >>> from ppl_gen.inference.base import resolve
+    >>> resolve("nuts").draws
+    1000
+    """
+    if isinstance(method, InferenceMethod):
+        return method
+    names = ", ".join(repr(name) for name in METHODS)
+    if isinstance(method, type) and issubclass(method, InferenceMethod):
+        raise TypeError(f"method: {method.__name__} is a class; pass {method.__name__}()")
+    if not isinstance(method, str):
+        raise TypeError(
+            f"method: got a {type(method).__name__}; expected one of {names}, or an inference "
+            "object such as NUTS(draws=2000)"
+        )
+    if method.lower() not in METHODS:
+        raise ValueError(f"method: unknown {method!r}; expected one of {names}, or an object")
+    public = METHODS[method.lower()]
+    kind: Any = getattr(importlib.import_module(ppl_gen.PUBLIC[public]), public)
+    made: InferenceMethod = kind()
+    return made
+
+
+def trace_quietly(
+    engine: Engine,
+    native: Callable[..., Any],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    *,
+    seed: int,
+) -> dict[str, Site]:
+    """Trace a model to look at its sites, without warnings on values outside the support.
+
+    They have no finite density, which the method finds and names with more to say.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Out-of-support values", category=UserWarning)
+        return engine.trace(native, args, kwargs, seed=seed)

@@ -1,0 +1,90 @@
+"""What a saved posterior consists of beside its netCDF file, and how it is put together again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ppl_gen.posterior.arguments import storable
+
+if TYPE_CHECKING:
+    from ppl_gen.posterior.core import Posterior
+
+__all__ = ["restore", "settings", "tree"]
+
+
+def tree(posterior: Posterior) -> dict[str, Any]:
+    """Everything but the arrays of the netCDF file."""
+    omitted = [f"args[{i}]" for i, value in enumerate(posterior.args) if not storable(value)]
+    omitted += [name for name, value in posterior.kwargs.items() if not storable(value)]
+    arguments = {"args": list(posterior.args), "kwargs": posterior.kwargs}
+    return {
+        "method": posterior.method,
+        "engine": posterior.engine,
+        "arguments": None if omitted else arguments,
+        "omitted": omitted,
+        "dims": posterior.axes,
+        "coords": posterior.coords,
+        "exchangeable": posterior.exchangeable,
+        "info": posterior.info,
+    }
+
+
+def settings(
+    stored: Mapping[str, Any], idata: Any, program: Callable[..., Any] | None
+) -> dict[str, Any]:
+    """Keyword arguments of the `Posterior` that was stored."""
+    arguments = stored["arguments"] or {"args": [], "kwargs": {}}
+    stats = idata["sample_stats"].data_vars if "sample_stats" in idata.groups() else {}
+    return {
+        "draws": {str(name): value.values for name, value in idata["posterior"].data_vars.items()},
+        "sample_stats": {str(name): value.values for name, value in stats.items()},
+        "model": program,
+        "args": arguments["args"],
+        "kwargs": arguments["kwargs"],
+        **{key: stored[key] for key in ("method", "engine", "dims", "coords", "exchangeable")},
+        # The machine that loads need not have the device of the one that saved.
+        "info": {**stored["info"], "device": "auto"},
+    }
+
+
+def restore(posterior: Posterior, stored: Mapping[str, Any], idata: Any) -> None:
+    """Put back what was made on request before saving, and check the program if there is one."""
+    posterior._omitted = list(stored["omitted"])
+    posterior.__dict__["idata"] = idata
+    if "log_likelihood" in idata.groups():
+        kept = idata["log_likelihood"].data_vars
+        posterior._log_likelihood = {str(name): value.values for name, value in kept.items()}
+    if posterior.model is not None and not posterior._omitted:
+        _check_program(posterior)
+
+
+def _check_program(posterior: Posterior) -> None:
+    """Refuse a program other than the one the draws came from.
+
+    Raises
+    ------
+    ValueError
+        If a site is missing, has another shape, or is new.
+    """
+    advice = "pass the program it was inferred with"
+    sites = posterior.sites
+    for name, value in posterior.draws.items():
+        if name not in sites:
+            raise ValueError(
+                f"ppl_gen.load: the program has no site {name}, which the saved posterior has; "
+                f"its sites are {', '.join(sites)}; {advice}"
+            )
+        if np.shape(sites[name].value) != value.shape[2:]:
+            raise ValueError(
+                f"ppl_gen.load: site {name} of the program has shape "
+                f"{np.shape(sites[name].value)}, but {value.shape[2:]} was saved; {advice}"
+            )
+    latent = [n for n, s in sites.items() if s.kind == "sample" and not (s.observed or s.discrete)]
+    if extra := sorted(set(latent) - set(posterior.draws)):
+        raise ValueError(
+            f"ppl_gen.load: the program has latent sites {', '.join(extra)}, which the saved "
+            f"posterior lacks; {advice}"
+        )
