@@ -8,8 +8,8 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace
 
+from ppl_gen.algorithms.arrays import array_namespace, beside
 from ppl_gen.algorithms.kmeans import kmeans
 from ppl_gen.algorithms.row_chunks import map_rows
 from ppl_gen.algorithms.trees import tree_map, tree_sum
@@ -176,7 +176,8 @@ class LatentClass:
         evidence = (xp.log(total) + top)[:, 0]
         responsibilities = shares / total
         if rows.labels is not None:
-            hot = xp.astype(rows.labels[:, None] == xp.arange(self.n_classes), joint.dtype)
+            classes = beside(rows.labels, np.arange(self.n_classes))
+            hot = xp.astype(rows.labels[:, None] == classes, joint.dtype)
             known = rows.labels >= 0
             responsibilities = xp.where(known[:, None], hot, responsibilities)
             own = xp.where(hot > 0.0, joint, xp.zeros_like(joint))

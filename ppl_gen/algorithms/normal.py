@@ -9,7 +9,8 @@ array namespace; on NumPy they take the fastest exact route the data allow.
 from typing import Any, NamedTuple
 
 import numpy as np
-from array_api_compat import array_namespace
+
+from ppl_gen.algorithms.arrays import array_namespace, beside
 
 Array = Any
 
@@ -165,7 +166,7 @@ def _dense(xp: Any, missing: Array, deviation: Array, precision: Array, pull: Ar
     n_columns = precision.shape[-1]
     absent = xp.astype(missing, precision.dtype)[None]  # (1, n, D)
     outer = absent[..., :, None] * absent[..., None, :]
-    unit = xp.eye(n_columns, dtype=precision.dtype)
+    unit = beside(precision, np.eye(n_columns))
     embedded = precision[:, None] * outer + unit * (1.0 - absent)[..., None, :]
     log_det = 2.0 * xp.sum(
         xp.log(xp.linalg.diagonal(xp.linalg.cholesky(embedded))), axis=-1

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from array_api_compat import array_namespace
 
+from ppl_gen.algorithms.arrays import array_namespace
 from ppl_gen.engines.base import RandomSource
 from ppl_gen.families.base import Array, Family, Parameters, Statistics
 

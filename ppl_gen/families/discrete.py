@@ -4,8 +4,8 @@ import dataclasses
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from array_api_compat import array_namespace
 
+from ppl_gen.algorithms.arrays import array_namespace, beside
 from ppl_gen.engines.base import RandomSource
 from ppl_gen.families.base import Array, Family, Parameters, Statistics, observed_rows
 
@@ -227,14 +227,14 @@ class Categorical(_Counted):
 
     def _indicators(self, xp: Any, x: Array) -> Array:
         """One 0/1 column a category; a missing value is zero in all: (n, D C)."""
-        codes = xp.asarray(np.arange(max(self._sizes), dtype=np.float64), dtype=x.dtype)
+        codes = beside(x, np.arange(max(self._sizes)))
         hot = x[:, :, None] == codes
         return xp.reshape(xp.astype(hot, x.dtype), (x.shape[0], -1))
 
     def log_prob(self, parameters: Parameters, x: Array) -> Array:
         probs = parameters["probs"]
         xp = array_namespace(x, probs)
-        allowed = xp.asarray(self._allowed, dtype=probs.dtype)
+        allowed = beside(probs, self._allowed)
         logs = xp.log(xp.where(allowed > 0.0, probs, xp.ones_like(probs)))
         return self._indicators(xp, x) @ xp.reshape(logs, (logs.shape[0], -1)).T
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from array_api_compat import array_namespace
 
+from ppl_gen.algorithms.arrays import array_namespace, beside
 from ppl_gen.algorithms.normal import (
     Conditional,
     conditional,
@@ -144,7 +144,7 @@ class Normal(Family):
     def _local(self, parameters: Parameters, x: Array) -> tuple[Any, Array, Array, Array]:
         """Rows, means and factors about the data's centre, where sums lose no digits."""
         xp = array_namespace(x, parameters["mean"])
-        offset = self.offset if xp is np else xp.asarray(self.offset, dtype=x.dtype)
+        offset = self.offset if xp is np else beside(x, self.offset)
         factor = parameters["precision_cholesky"]
         if self.covariance_type == "spherical":
             factor = xp.broadcast_to(factor[:, None], (factor.shape[0], self._width))
