@@ -35,6 +35,13 @@ def test_the_root_symlinks_are_no_packages(name):
     assert f"; import ppl_gen.{name} instead" in result.stderr
 
 
+@pytest.mark.parametrize(("name", "module"), ppl_gen.PUBLIC.items())
+def test_every_public_name_is_there(name, module):
+    value = getattr(ppl_gen, name)
+    assert getattr(sys.modules[module], name) is value
+    assert module.startswith("ppl_gen.")
+
+
 def test_no_module_has_the_name_of_a_public_function():
     modules = {path.stem for path in PACKAGE.glob("*.py")} | {p.name for p in PACKAGE.iterdir()}
     assert not modules & set(ppl_gen.PUBLIC)

@@ -1,0 +1,148 @@
+"""The command line writes what the library writes, and refuses in one line."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+import ppl_gen
+from ppl_gen.cli import app
+from ppl_gen.datasets import load_faithful, load_penguins
+
+
+def run(*args):
+    result = CliRunner().invoke(app, [str(arg) for arg in args])
+    # Anything but a deliberate exit is a bug of ours, and would show a traceback.
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "faithful"
+    result = run(
+        "fit", "gaussian-mixture", "faithful", "--out", out, "--param", "n_components=2", "--seed=1"
+    )
+    assert result.exit_code == 0, result.output
+    return out, result
+
+
+def test_models_are_listed():
+    result = run("models")
+    assert result.exit_code == 0
+    for name in ("GaussianMixture", "Mixture", "NaiveBayes"):
+        kind = getattr(ppl_gen, name)
+        (line,) = [line for line in result.output.splitlines() if f" {name} " in line]
+        assert kind.density in line
+        assert ", ".join(kind.methods) in line
+    assert "naive bayes" in result.output
+
+
+def test_fit_is_the_fit_of_the_library(fitted):
+    out, result = fitted
+    model = ppl_gen.load(out)
+    data = load_faithful().frame
+    expected = ppl_gen.GaussianMixture(2, random_state=1).fit(data)
+    np.testing.assert_allclose(model.log_prob(data), expected.log_prob(data), rtol=1e-12)
+    assert (out / "posterior.nc").is_file()
+    summary = pd.read_csv(out / "summary.csv", index_col=0)
+    assert list(summary.index) == list(expected.posterior_.summary().index)
+    for name in summary.index:
+        assert str(name) in result.stdout
+    assert "GaussianMixture by em" in result.stdout
+    assert str(out) in result.stdout.replace("\n", "")
+
+
+def test_nothing_is_overwritten_unasked(fitted, tmp_path):
+    out, _ = fitted
+    before = (out / "manifest.json").read_bytes()
+    result = run("fit", "gaussian-mixture", "faithful", "--out", out)
+    assert result.exit_code == 2
+    assert "exists; pass --overwrite" in result.stderr
+    assert (out / "manifest.json").read_bytes() == before
+
+
+def test_overwrite(tmp_path):
+    for n_components in (1, 2):
+        result = run(
+            *("fit", "GaussianMixture", "faithful", "--out", tmp_path / "run", "--overwrite"),
+            *("--param", f"n_components={n_components}", "--param", "covariance_type=diag"),
+        )
+        assert result.exit_code == 0, result.output
+    model = ppl_gen.load(tmp_path / "run")
+    assert (model.n_components, model.covariance_type) == (2, "diag")
+    assert (tmp_path / "run" / "summary.csv").is_file()
+
+
+def test_a_classifier_on_a_csv_with_words_and_holes(tmp_path):
+    penguins = load_penguins()
+    penguins.frame.to_csv(tmp_path / "birds.csv", index=False)
+    result = run(
+        *("fit", "naive_bayes", tmp_path / "birds.csv", "--target", "species"),
+        *("--out", tmp_path / "run", "--method", "em"),
+    )
+    assert result.exit_code == 0, result.output
+    model = ppl_gen.load(tmp_path / "run")
+    assert (model.predict(penguins.X) == penguins.y).mean() > 0.9
+
+
+def test_a_model_of_numbers_leaves_words_out_and_says_so(tmp_path):
+    result = run("fit", "gaussian-mixture", "penguins", "--out", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    assert "warning: left out, for they hold no numbers: island, sex" in result.stderr
+    names = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert "bill_length_mm" in json.dumps(names)
+
+
+def test_columns(tmp_path):
+    columns = ["bill_length_mm", "bill_depth_mm"]
+    result = run(
+        *("fit", "gaussian-mixture", "penguins", "--out", tmp_path / "run"),
+        *("--columns", ", ".join(columns)),
+    )
+    assert result.exit_code == 0, result.output
+    assert list(ppl_gen.load(tmp_path / "run").feature_names_in_) == columns
+
+
+def test_settings_of_the_method(tmp_path):
+    result = run(
+        *("fit", "gaussian-mixture", "faithful", "--out", tmp_path / "run", "--method", "em"),
+        *("--param", "inference__n_init=2"),
+    )
+    assert result.exit_code == 0, result.output
+    assert ppl_gen.load(tmp_path / "run").inference.n_init == 2
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["gausian", "iris"], "unknown model 'gausian'; expected one of GaussianMixture, Mixture"),
+        (["mixture", "nothing.csv"], "no file nothing.csv, and no data set of that name"),
+        (
+            ["mixture", "iris", "--method", "magic"],
+            "cannot be fitted by 'magic'; expected one of em",
+        ),
+        (["mixture", "iris", "--target", "genus"], "iris has no column 'genus'; it has sepal"),
+        (["mixture", "iris", "--columns", "petal"], "iris has no column 'petal'"),
+        (["naive-bayes", "faithful"], "NaiveBayes predicts a column; pass --target"),
+        (["mixture", "iris", "--param", "bogus=1"], "Invalid parameter 'bogus'"),
+        (["mixture", "iris", "--param", "n_components"], "has no value; expected name=value"),
+        (["mixture", "iris", "--param", "n_components=1000"], "n_components"),
+        (["mixture", "iris", "--param", "n_components=many"], "n_components"),
+    ],
+)
+def test_refusals_are_one_line(args, message, tmp_path):
+    result = run("fit", *args, "--out", tmp_path / "run")
+    assert result.exit_code == 2
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("ppl-gen: ")
+    assert message in line
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_a_command_it_helps():
+    result = run()
+    assert "fit" in result.output
+    assert "models" in result.output
