@@ -1,0 +1,437 @@
+"""Stochastic variational inference: fit a guide to the posterior by climbing the ELBO."""
+
+import importlib
+import inspect
+import math
+import threading
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from ppl_gen import engines
+from ppl_gen.algorithms.pareto_smoothing import pareto_k
+from ppl_gen.inference.base import InferenceMethod
+from ppl_gen.inference.native import detect_engine
+from ppl_gen.inference.svi_core import Array, Fit, Latents, Objective, Rise, newton_mode, rise_of
+from ppl_gen.language import Program
+from ppl_gen.posterior import Posterior
+
+GUIDES = ("mean_field", "full_rank", "low_rank", "laplace", "map")
+OPTIMIZERS = ("adam", "clipped_adam", "adagrad", "rmsprop", "sgd")
+
+#: Guides over one vector of all latents, which therefore cannot see a part of them.
+_JOINT = ("full_rank", "low_rank", "laplace")
+
+#: Both libraries keep the handlers of a running model, and Pyro its parameters, in one place for
+#: the whole process: fits in several threads take turns.
+_ONE_AT_A_TIME = threading.RLock()
+
+
+@dataclass(frozen=True)
+class _Training:
+    """What came of the steps."""
+
+    history: Array
+    rise: Rise | None
+    converged: bool
+    interrupted: bool
+
+
+class SVI(InferenceMethod):
+    """Stochastic variational inference: a guide q(z) fitted by climbing the ELBO.
+
+    Each step draws from the guide, estimates the ELBO, E_q[log p(x, z) - log q(z)], and moves the
+    guide's parameters up its gradient [1]_. How far the guide can be trusted is told by the
+    Pareto k of the weights p(x, z) / q(z) of its draws [2]_.
+
+    Parameters
+    ----------
+    guide : str, Program or callable, default "mean_field"
+        Over the unconstrained space of all continuous latents:
+
+        - ``"mean_field"``: independent normals. Blind to correlation, so too narrow where there
+          is some.
+        - ``"full_rank"``: one multivariate normal.
+        - ``"low_rank"``: one multivariate normal, its covariance diagonal plus low rank.
+        - ``"laplace"``: the mode, polished by Newton's method, and a multivariate normal with the
+          curvature there.
+        - ``"map"``: the mode of the posterior density in the constrained space, as one draw.
+
+        Or a guide of your own, with the arguments of the model: a program, or a Pyro or NumPyro
+        function. Finite discrete latents are summed out and have no place in a guide.
+    steps : int, default 5000
+        Most steps taken.
+    learning_rate : float, default 0.01
+        Of a named optimiser.
+    optimizer : str or object, default "adam"
+        ``"adam"``, ``"clipped_adam"``, ``"adagrad"``, ``"rmsprop"``, ``"sgd"``, or an optimiser
+        of the engine (numpyro.optim, optax; pyro.optim).
+    batch_size : int, optional
+        Rows in a minibatch. The program must have an argument named ``batch_size`` that it gives
+        to ``plate(..., subsample_size=batch_size)``; SVI gives it this number for the steps, and
+        None (all rows) for the draws and their weights.
+    particles : int, default 1
+        Draws of the guide in each estimate of the ELBO: vectorised on NumPyro; one after the
+        other on Pyro, where a vectorised run is wrong for programs that sum over all axes.
+    draws : int, default 1000
+        Draws from the fitted guide.
+    tol : float or None, default 1.0
+        Steps end early when the median ELBO of the last window differs from that of the window
+        before by no more than ``tol`` standard errors; a window is a tenth of ``steps``, at least
+        100. The answer is then the mean of the iterates of the last window [3]_. None takes all
+        steps, unchecked, and answers with the last iterate.
+
+    Notes
+    -----
+    ``posterior.info`` has ``history`` (the ELBO of each step, nats), ``pareto_k`` (NaN where there
+    is none: ``guide="map"``), ``converged``, ``interrupted``, ``params``, ``elapsed`` (seconds)
+    and ``settings``. Sites declared by ``param`` are constant draws.
+
+    Programs run on NumPyro unless they hold a torch network or their guide is Pyro's. Computation
+    is in float64 unless ``dtype`` says otherwise. One seed gives one answer. Neither Pyro's
+    parameter store nor torch's random state is changed; networks of the model and guide are
+    trained in place. Fits in several threads take turns.
+
+    Ctrl-C ends the steps, warns, and gives the fit so far; a second one raises.
+
+    References
+    ----------
+    .. [1] Kucukelbir, A. et al. (2017). Automatic differentiation variational inference.
+       JMLR 18(14), eq. 5-7.
+    .. [2] Yao, Y. et al. (2018). Yes, but did it work? Evaluating variational inference. ICML,
+       section 3.
+    .. [3] Dhaka, A. K. et al. (2020). Robust, accurate stochastic optimization for variational
+       inference. NeurIPS, section 3.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ppl_gen import SVI, dist, infer, plate, program, sample
+    >>> @program
+    ... def normal(y):
+    ...     mu = sample("mu", dist.Normal(0.0, 1.0))
+    ...     with plate("row", len(y)):
+    ...         sample("y", dist.Normal(mu, 1.0), obs=y)
+    >>> y = np.array([1.0, 2.0, 3.0])
+    >>> posterior = infer(normal, y, method=SVI("laplace", steps=500), seed=0, progress=False)
+    >>> round(float(posterior.info["params"]["auto_loc"][0]), 6)  # exact: 6 / 4
+    1.5
+    """
+
+    name = "svi"
+
+    def __init__(
+        self,
+        guide: str | Program | Callable[..., Any] = "mean_field",
+        steps: int = 5000,
+        learning_rate: float = 0.01,
+        optimizer: Any = "adam",
+        batch_size: int | None = None,
+        particles: int = 1,
+        draws: int = 1000,
+        tol: float | None = 1.0,
+    ) -> None:
+        self.guide = guide
+        self.steps = steps
+        self.learning_rate = learning_rate
+        self.optimizer = optimizer
+        self.batch_size = batch_size
+        self.particles = particles
+        self.draws = draws
+        self.tol = tol
+
+    def run(
+        self,
+        model: Program | Callable[..., Any],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        engine: str | None = None,
+        seed: int = 0,
+        device: str = "auto",
+        dtype: str | None = None,
+        coords: Mapping[str, Sequence[Hashable]] | None = None,
+        exchangeable: str | None = None,
+        progress: bool = True,
+    ) -> Posterior:
+        """Fit the guide and draw from it; see `ppl_gen.infer` for the arguments.
+
+        Raises
+        ------
+        ValueError
+            A setting out of range, a guide that misses latents or samples discrete ones, a
+            latent that cannot be summed out, ``batch_size`` for a program without minibatches, a
+            Laplace fit that came to rest where there is no mode.
+        FloatingPointError
+            The ELBO was not a finite number; the step is named.
+        """
+        self._check_settings()
+        begun = time.perf_counter()
+        args, kwargs = tuple(args), dict(kwargs or {})
+        name = self._engine_of(model, engine)
+        objective, whole = self._objectives(model, args, kwargs)
+        parts = importlib.import_module(f"ppl_gen.inference.svi_{name}")
+        with (
+            _ONE_AT_A_TIME,
+            engines.get(name).precision(dtype, device),
+            parts.session(
+                seed,
+                model=_native(model, name),
+                guide=self.guide if isinstance(self.guide, str) else _native(self.guide, name),
+                optimizer=self.optimizer,
+                learning_rate=self.learning_rate,
+                particles=self.particles,
+                objective=objective,
+                whole=whole,
+            ) as fit,
+        ):
+            self._check_sites(fit)
+            training = self._train(fit, progress=progress)
+            if self.guide == "laplace":
+                fit.become_normal(*newton_mode(fit.curvature, fit.mode()))
+                training = replace(training, converged=True)  # it is at the mode
+            weigh = self._can_weigh(fit.latents())
+            drawn = fit.draw(1 if self.guide == "map" else self.draws, weigh=weigh)
+        k = pareto_k(drawn.log_weights) if weigh else math.nan
+        self._warn(training, k)
+        return Posterior(
+            {site: value[None] for site, value in drawn.values.items()},
+            method=self.name,
+            engine=name,
+            model=model,
+            args=args,
+            kwargs=kwargs,
+            coords=coords,
+            exchangeable=exchangeable,
+            info={
+                "history": training.history,
+                "pareto_k": k,
+                "converged": training.converged,
+                "interrupted": training.interrupted,
+                "params": drawn.params,
+                "elapsed": time.perf_counter() - begun,
+                "settings": {n: _printable(v) for n, v in self.get_params(deep=False).items()},
+            },
+        )
+
+    # Before any compute ------------------------------------------------------------------------
+
+    def _check_settings(self) -> None:
+        for setting in ("steps", "particles", "draws", "batch_size"):
+            value = getattr(self, setting)
+            if value is None and setting == "batch_size":
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+                raise ValueError(
+                    f"SVI: {setting} must be a whole number of at least 1, got {value!r}"
+                )
+        if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
+            raise ValueError(
+                f"SVI: learning_rate must be positive and finite, got {self.learning_rate!r}; "
+                "0.01 suits most models"
+            )
+        if self.tol is not None and not self.tol > 0:
+            raise ValueError(f"SVI: tol must be positive, got {self.tol!r}; None takes all steps")
+        if isinstance(self.guide, str) and self.guide not in GUIDES:
+            raise ValueError(
+                f"SVI: unknown guide {self.guide!r}; expected one of {', '.join(GUIDES)}, or a "
+                "program or function of your own"
+            )
+        if isinstance(self.optimizer, str) and self.optimizer not in OPTIMIZERS:
+            raise ValueError(
+                f"SVI: unknown optimizer {self.optimizer!r}; expected one of "
+                f"{', '.join(OPTIMIZERS)}, or an optimiser of the engine"
+            )
+
+    def _engine_of(self, model: Program | Callable[..., Any], engine: str | None) -> str:
+        """Return the engine asked for, else the one that model or guide is written for."""
+        guide = None if isinstance(self.guide, str) else _written_for(self.guide)
+        name = engine or _written_for(model) or guide or "numpyro"
+        if guide not in (None, name):
+            raise ValueError(
+                f"SVI: the guide is written for {guide}, but the program runs on {name}; expected "
+                f"both on one engine; pass engine={guide!r}, or write the guide as a program"
+            )
+        return name
+
+    def _objectives(
+        self,
+        model: Program | Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> tuple[Objective, Objective]:
+        """Arguments for the steps, and for the whole data."""
+        whole = Objective(args, kwargs)
+        if self.batch_size is None:
+            return whole, whole
+        parameters = inspect.signature(model).parameters
+        if "batch_size" not in parameters:
+            raise ValueError(
+                f"SVI: batch_size={self.batch_size} needs a program that takes minibatches: an "
+                "argument named batch_size, given to plate(..., subsample_size=batch_size); this "
+                f"one has the arguments {', '.join(parameters) or 'none'}; add it, or leave "
+                "batch_size at None"
+            )
+        if inspect.signature(model).bind(*args, **kwargs).arguments.get("batch_size") is not None:
+            raise ValueError(
+                "SVI: batch_size is given to the method and to the program; give it to SVI alone"
+            )
+        return (
+            Objective(args, {**kwargs, "batch_size": self.batch_size}),
+            Objective(args, {**kwargs, "batch_size": None}),
+        )
+
+    def _check_sites(self, fit: Fit) -> None:
+        latents = fit.latents()
+        if latents.countable:
+            raise ValueError(
+                f"SVI: the latent {', '.join(latents.countable)} takes infinitely many values and "
+                "cannot be summed out; observe it, or sum over it inside a distribution"
+            )
+        if self.batch_size is not None and not latents.subsamples:
+            raise ValueError(
+                f"SVI: batch_size={self.batch_size} had no effect: no plate of the program became "
+                "smaller; give the argument to plate(..., subsample_size=batch_size)"
+            )
+        if isinstance(self.guide, str):
+            if (
+                latents.subsamples
+                and self.guide in _JOINT
+                and (latents.local or latents.enumerable)
+            ):
+                raise ValueError(
+                    f"SVI: guide={self.guide!r} takes all latents together and cannot follow the "
+                    "latents of a minibatch; take guide='mean_field', or all rows"
+                )
+            return
+        sites = fit.guide_sites()
+        if discrete := sorted(name for name, is_discrete in sites.items() if is_discrete):
+            raise ValueError(
+                f"SVI: the guide samples the discrete {', '.join(discrete)}, through which no "
+                "gradient goes; leave it out of the guide, and it is summed out"
+            )
+        if missing := sorted(set(latents.continuous) - set(sites)):
+            raise ValueError(
+                f"SVI: the guide does not sample {', '.join(missing)}, which the program leaves "
+                "unobserved; sample each in the guide under the same name, or observe it"
+            )
+
+    # The steps ---------------------------------------------------------------------------------
+
+    def _train(self, fit: Fit, *, progress: bool) -> _Training:
+        window = max(100, self.steps // 10)
+        block = max(1, window // 5)
+        history = np.empty(0)
+        iterates: deque[Any] = deque(maxlen=window // block)
+        rise, converged, interrupted = None, False, False
+        with tqdm(total=self.steps, disable=not progress, desc="SVI", unit="step") as bar:
+            while len(history) < self.steps and not converged:
+                n = min(block, self.steps - len(history))
+                try:
+                    elbos, iterate = fit.advance(n, block)
+                except KeyboardInterrupt:
+                    if not len(history):
+                        raise  # there is no fit yet
+                    interrupted = True
+                    break
+                history = np.concatenate([history, elbos])
+                self._check_finite(history, n)
+                iterates.append(iterate)
+                bar.update(n)
+                bar.set_postfix(elbo=f"{np.median(elbos):.6g}", refresh=False)
+                if self.tol is not None and len(history) >= 2 * window:
+                    rise = rise_of(history, window)
+                    converged = rise.settled(self.tol)
+        # Where nothing is random the last iterate is the best.
+        if converged and rise is not None and rise.standard_error > rise.negligible:
+            fit.settle(tuple(iterates))
+        return _Training(history, rise, converged, interrupted)
+
+    def _check_finite(self, history: Array, n: int) -> None:
+        bad = np.flatnonzero(~np.isfinite(history[-n:]))
+        if len(bad):
+            step = len(history) - n + int(bad[0])
+            if step:
+                where = f"step {step + 1}; it was {history[step - 1]:.6g} the step before"
+                advice = (
+                    f"lower learning_rate (now {self.learning_rate}), take "
+                    "optimizer='clipped_adam', or look for parameters that run to the edge of "
+                    "their space"
+                )
+            else:
+                where = "step 1"
+                advice = (
+                    "look for NaN or inf in the data, and for data outside the support of their "
+                    "distribution"
+                )
+            raise FloatingPointError(
+                f"SVI.run: the ELBO was {history[step]} at {where}; expected a finite number; "
+                + advice
+            )
+
+    # What to say of it -------------------------------------------------------------------------
+
+    def _can_weigh(self, latents: Latents) -> bool:
+        if self.guide == "map" or self.draws < 25:
+            return False
+        if latents.subsamples and self.batch_size is None:
+            warnings.warn(
+                "SVI: no Pareto k, since the program always takes a minibatch and its weights need "
+                "all rows; give it an argument named batch_size, pass that to the plate, and set "
+                "it through SVI(batch_size=...)",
+                UserWarning,
+                stacklevel=4,
+            )
+            return False
+        return True
+
+    def _warn(self, training: _Training, k: float) -> None:
+        done = len(training.history)
+        if training.interrupted:
+            warnings.warn(
+                f"SVI: interrupted after {done} of {self.steps} steps; this is the fit so far",
+                UserWarning,
+                stacklevel=4,
+            )
+        elif self.tol is not None and not training.converged:
+            rise = training.rise
+            moved = (
+                f"the ELBO still moved by {rise.rise:.3g} nats (standard error "
+                f"{rise.standard_error:.2g}) from one window of steps to the next"
+                if rise
+                else "they are too few to tell"
+            )
+            warnings.warn(
+                f"SVI: not converged in {done} steps: {moved}; raise steps, or change "
+                f"learning_rate (now {self.learning_rate})",
+                UserWarning,
+                stacklevel=4,
+            )
+        if k > 0.7:
+            richer = "" if self.guide == "full_rank" else "take guide='full_rank', or "
+            warnings.warn(
+                f"SVI: Pareto k of the guide is {k:.2f}, over 0.7: the guide misses parts of the "
+                f"posterior, and intervals from it are not to be trusted; {richer}use NUTS, or "
+                "reparameterise the program",
+                UserWarning,
+                stacklevel=4,
+            )
+
+
+def _written_for(function: Program | Callable[..., Any]) -> str | None:
+    return detect_engine(function.function if isinstance(function, Program) else function)
+
+
+def _native(model: Program | Callable[..., Any], engine: str) -> Callable[..., Any]:
+    return model.native(engine) if isinstance(model, Program) else model
+
+
+def _printable(setting: Any) -> Any:
+    plain = setting is None or isinstance(setting, str | int | float)
+    return setting if plain else getattr(setting, "__name__", type(setting).__name__)
