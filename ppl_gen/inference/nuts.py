@@ -250,6 +250,7 @@ class NUTS(InferenceMethod):
         }
         if not in_sequence:
             common["chain_method"] = self._chain_method(device)
+            common["row_size"] = sum(s.value.size for s in sites.values() if not s.observed)
         module = importlib.import_module(f"ppl_gen.inference.nuts_{backend.name}")
         with bar:
             try:

@@ -180,6 +180,7 @@ def run_chains(
     thinning: int,
     seed: int,
     chain_method: str,
+    row_size: int,
     dtype: str | None,
     device: str,
     on_progress: Callable[[int, str], None],
@@ -197,6 +198,8 @@ def run_chains(
     settings : Settings
     chains, draws, thinning, seed : int
     chain_method : {"parallel", "vectorized", "sequential"}
+    row_size : int
+        Numbers in one draw of all sites, which bounds the length of a block.
     dtype, device
         See `Engine.precision`.
     on_progress : callable
@@ -228,8 +231,7 @@ def run_chains(
         for leaf in jax.tree.leaves([(s.potential_energy, s.z_grad) for s in states]):
             if not bool(jnp.all(jnp.isfinite(leaf))):
                 raise FloatingPointError("no start with a finite density and gradient")
-        lone = jax.tree.map(lambda a: a[0], states[0]) if vectorized else states[0]
-        capacity = _capacity(model, call, arrays, settings, lone)
+        capacity = max(1, min(BLOCK_STEPS, BLOCK_BYTES // (8 * max(1, row_size))))
 
         def advance(state: Any, steps: Any, arrays: Any) -> Any:
             return block(model, *call.restore(arrays), settings, state, steps, capacity)
@@ -263,17 +265,6 @@ def run_chains(
         lambda *a: np.concatenate(a, axis=1)[:, thinning - 1 :: thinning], *chains_of_blocks
     )
     return Run(joined.sites, joined.stats, interrupted, compile_seconds)
-
-
-def _capacity(model: Model, call: _Call, arrays: Any, settings: Settings, state: Any) -> int:
-    """Return how many steps a block can hold: bounded in number and in memory."""
-
-    def one(state: Any, arrays: Any) -> Any:
-        return block(model, *call.restore(arrays), settings, state, 1, 1)[1]
-
-    shapes = jax.tree.leaves(jax.eval_shape(one, state, arrays))
-    size = sum(int(leaf.size) * int(leaf.dtype.itemsize) for leaf in shapes)
-    return max(1, min(BLOCK_STEPS, BLOCK_BYTES // max(1, size)))
 
 
 def _collect(
