@@ -1,8 +1,9 @@
 """Exponential families with conjugate priors: density, sufficient statistics, estimate."""
 
 from ppl_gen.families.base import Family, Parameters, Statistics
+from ppl_gen.families.categorical import Categorical
 from ppl_gen.families.columns import Columns
-from ppl_gen.families.discrete import Bernoulli, Categorical, Multinomial, Poisson
+from ppl_gen.families.discrete import Bernoulli, Multinomial, Poisson
 from ppl_gen.families.normal import Normal
 
 __all__ = [

@@ -1,0 +1,1 @@
+"""Speed against the peers: both sides in one process run, same data, same start, same answer."""
