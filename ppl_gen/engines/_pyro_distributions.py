@@ -1,0 +1,168 @@
+"""Our own distributions as Pyro distributions."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import pyro.distributions as pd
+import torch
+from pyro.distributions import constraints
+
+from ppl_gen.engines.base import RandomSource
+from ppl_gen.engines.marginal import (
+    FamilyRules,
+    MixtureRules,
+    OrderedRules,
+    check_ordered,
+    stacked_shape,
+)
+from ppl_gen.engines.torch_arrays import TorchRandom, precision
+from ppl_gen.engines.torch_arrays import ops as torch_ops
+
+_SCALAR = torch.Size()
+
+
+class _Row(constraints.Constraint):  # type: ignore[misc]
+    """Any row, NaN included: NaN marks what is missing."""
+
+    event_dim = 1
+
+    def check(self, value: torch.Tensor) -> torch.Tensor:
+        return torch.ones(value.shape[:-1], dtype=torch.bool, device=value.device)
+
+
+_ROW = _Row()
+
+
+class Mixture(MixtureRules, pd.TorchDistribution):  # type: ignore[misc]
+    __doc__ = MixtureRules.__doc__
+    arg_constraints: ClassVar[dict[str, Any]] = {"weights": constraints.simplex}
+    ops = torch_ops
+
+    def __init__(
+        self, weights: Any, components: Any, latent: str = "z", validate_args: bool | None = None
+    ) -> None:
+        self.weights, self.components, self.latent = weights, components, latent
+        batch = torch_ops.broadcast_shapes(weights.shape[:-1], components.batch_shape[:-1])
+        super().__init__(batch, components.event_shape, validate_args=validate_args)
+
+    @constraints.dependent_property  # type: ignore[untyped-decorator]
+    def support(self) -> Any:
+        return self.components.support
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Mixture:
+        new = type(self)(self.weights, self.components, self.latent, validate_args=False)
+        new._batch_shape = torch.Size(batch_shape)
+        new._validate_args = self._validate_args
+        return new
+
+    def log_prob(self, value: torch.Tensor) -> Any:
+        if self._validate_args:
+            self._validate_sample(value)
+        return super().log_prob(value)
+
+    def draw_components(self, random: RandomSource, batch: tuple[int, ...]) -> Any:
+        return self.components.expand(batch).sample()
+
+    def sample(self, sample_shape: Any = _SCALAR) -> Any:
+        with torch.no_grad():
+            return self.draw(TorchRandom(), sample_shape)
+
+
+class Family(FamilyRules, pd.TorchDistribution):  # type: ignore[misc]
+    __doc__ = FamilyRules.__doc__
+    arg_constraints: ClassVar[dict[str, Any]] = {}
+    support = _ROW
+    ops = torch_ops
+
+    def __init__(
+        self, family: Any, parameters: Any, labels: Any = None, validate_args: bool | None = None
+    ) -> None:
+        self.family, self.parameters, self.labels = family, parameters, labels
+        batch = torch.Size((self.class_count(),)) if labels is None else labels.shape
+        super().__init__(batch, torch.Size((family.n_columns,)), validate_args=validate_args)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Family:
+        new = type(self)(self.family, self.parameters, self.labels)
+        new._batch_shape = torch.Size(batch_shape)
+        return new
+
+    def sample(self, sample_shape: Any = _SCALAR) -> Any:
+        with torch.no_grad():
+            return self.draw(TorchRandom(), sample_shape)
+
+
+class Ordered(OrderedRules, pd.TorchDistribution):  # type: ignore[misc]
+    __doc__ = OrderedRules.__doc__
+    arg_constraints: ClassVar[dict[str, Any]] = {}
+    ops = torch_ops
+
+    def __init__(
+        self,
+        base: Any,
+        size: int | None = None,
+        positive: bool = False,
+        validate_args: bool | None = None,
+    ) -> None:
+        self.base, self.positive = base, positive
+        self.size = check_ordered(base, size)
+        self.improper = positive or bool(base.batch_shape)
+        super().__init__(_SCALAR, torch.Size((self.size,)), validate_args=validate_args)
+
+    @constraints.dependent_property(is_discrete=False, event_dim=1)  # type: ignore[untyped-decorator]
+    def support(self) -> Any:
+        return constraints.positive_ordered_vector if self.positive else constraints.ordered_vector
+
+    def sample(self, sample_shape: Any = _SCALAR) -> Any:
+        draws = self.base.expand((self.size,)).sample(sample_shape)
+        return (draws.abs() if self.positive else draws).sort(-1).values
+
+
+class Flat(pd.ImproperUniform):  # type: ignore[misc]
+    """Density one over the reals: improper; draws, uniform in (-2, 2), are starting points only.
+
+    Parameters
+    ----------
+    size : int, optional
+        Length of the vector; a scalar by default.
+    """
+
+    improper = True
+
+    def __init__(self, size: int | None = None, validate_args: bool | None = None) -> None:
+        shape = () if size is None else (int(size),)
+        support = constraints.real if size is None else constraints.real_vector
+        super().__init__(support, _SCALAR, torch.Size(shape))
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
+        return super().expand(batch_shape, _instance or self.__new__(type(self)))
+
+    def log_prob(self, value: torch.Tensor) -> torch.Tensor:
+        batch = value.shape[: value.ndim - len(self.event_shape)]
+        return value.new_zeros(torch_ops.broadcast_shapes(batch, self.batch_shape))
+
+    def sample(self, sample_shape: Any = _SCALAR) -> torch.Tensor:
+        shape, to = stacked_shape(sample_shape, self.batch_shape, self.event_shape), precision()
+        draws = torch.rand(shape, dtype=getattr(torch, to.dtype), device=to.device)
+        return 4.0 * draws - 2.0
+
+
+class Wishart(pd.Wishart):  # type: ignore[misc]
+    """torch's, with the draws taken as they come.
+
+    torch 2.13 looks for singular draws with the sign of its check turned round: it warns of
+    every good draw, and replaces it.
+    """
+
+    def rsample(self, sample_shape: Any = _SCALAR) -> torch.Tensor:
+        draws: torch.Tensor = self._bartlett_sampling(torch.Size(sample_shape))
+        return draws
+
+
+DISTRIBUTIONS = {
+    "Mixture": Mixture,
+    "Family": Family,
+    "Ordered": Ordered,
+    "Flat": Flat,
+    "Wishart": Wishart,
+}
