@@ -225,9 +225,25 @@ class GenerativeModel(BaseEstimator):  # type: ignore[misc]
             coords=self._coords(structure),
             exchangeable=self._exchangeable(),
             progress=True,
+            start=self._mode(structure, rows, rng),
         )
         self._posterior = posterior.relabel() if self._exchangeable() else posterior
         self.parameters_ = structure.parameters(_thinned(self._posterior.draws))
+
+    def _mode(
+        self, structure: LatentClass, rows: Rows, rng: np.random.Generator
+    ) -> dict[str, Array]:
+        """Posterior mode by EM, where guides are centred and chains start, spread around it.
+
+        Chains from anywhere get stuck in poor modes of a mixture, and say nothing of the good
+        one; what is learned is the posterior around the best mode of several starts.
+        """
+        with_prior = structure.with_prior()
+        with warnings.catch_warnings():
+            # Starts that fail are not the user's concern: the best one is kept.
+            warnings.simplefilter("ignore", RuntimeWarning)
+            result = EM(max_iter=200, n_init=10).fit(with_prior, rows, rng)
+        return with_prior.sites(result.parameters)
 
     def _exchangeable(self) -> str | None:
         """Name of the axis whose order means nothing, or None."""

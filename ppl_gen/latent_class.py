@@ -129,6 +129,11 @@ class LatentClass:
         """Which columns hold whole numbers: counts, codes, yes or no."""
         return self.family.whole
 
+    def with_prior(self) -> "LatentClass":
+        """Return the structure with the default prior where it has none, for EM."""
+        family = self.family.with_settings(Family.with_prior)
+        return dataclasses.replace(self, family=family)
+
     def to_tree(self) -> dict[str, Any]:
         """Return the structure as plain data, for an artefact."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
@@ -310,21 +315,28 @@ class LatentClass:
 
         Without labels ``y``, the class of the rows ``x`` (n, D) is marginalised, as the latent
         "z". With labels (n,), the class of ``x`` is observed, and rows whose class is not known
-        come as ``x_unlabelled``. Without ``x`` the program draws ``n_rows`` rows.
+        come as ``x_unlabelled``. Without ``x`` the program draws ``n_rows`` rows;
+        ``batch_size`` subsamples the rows.
         """
         family, n_classes, class_name = self.family, self.n_classes, self.class_name
         concentration = np.full(n_classes, 1.0 + self.concentration)
 
         @program
         def latent_class(
-            x: Any = None, y: Any = None, x_unlabelled: Any = None, n_rows: int = 1
+            x: Any = None,
+            y: Any = None,
+            x_unlabelled: Any = None,
+            n_rows: int = 1,
+            batch_size: int | None = None,
         ) -> None:
             weights = sample("weights", dist.Dirichlet(concentration), dims=(class_name,))
             parameters = family.draw(n_classes, class_name)
             mixed = dist.Mixture(weights, dist.Family(family, parameters), latent="z")
             if x is not None:
                 n_rows = x.shape[0]
-            with plate("row", n_rows):
+            with plate("row", n_rows, subsample_size=batch_size) as batch:
+                if batch_size is not None:
+                    x, y = (None if data is None else data[batch] for data in (x, y))
                 if y is None:
                     sample("x", mixed, obs=x)
                 else:

@@ -53,6 +53,10 @@ class Family:
         """Apply `change` to the family, or to each part of a product."""
         return change(self)
 
+    def with_prior(self) -> "Family":
+        """Return the family with its conjugate prior in force under EM too."""
+        return self
+
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return the settings, as scikit-learn's clone and the artefacts ask for them."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}

@@ -73,6 +73,9 @@ class Normal(Family):
     def whole(self) -> tuple[bool, ...]:
         return (False,) * (self.n_columns or 0)
 
+    def with_prior(self) -> Family:
+        return self if self.prior is not None else self.replace(prior="default")
+
     def is_one_pass(self, x: Array) -> bool:
         return self._diagonal or not np.isnan(x.sum())
 
@@ -288,34 +291,42 @@ class Normal(Family):
         width: int,
     ) -> Array:
         scale = 0.0 if prior is None else prior["scale"]
-        dof = 0.0 if prior is None else prior["dof"]
+        extra = self._prior_count(prior, len(count))
         if self.covariance_type == "diag":
-            extra = 0.0 if prior is None else dof + 3.0
             columns = count if count.ndim == 2 else count[:, None]
             variance = (spread + scale) / (columns + extra + tiny)
             return 1.0 / np.sqrt(np.maximum(variance, 0.0) + floor)
         if self.covariance_type == "spherical":
-            extra = 0.0 if prior is None else dof + width + 2.0
             entries = np.broadcast_to(count if count.ndim == 2 else count[:, None], spread.shape)
             variance = (spread + scale / width).sum(axis=1) / (entries.sum(axis=1) + extra + tiny)
             return 1.0 / np.sqrt(np.maximum(variance, 0.0) + floor)
         if self.covariance_type == "tied":
-            extra = 0.0 if prior is None else dof + width + 1.0 + len(count)
             covariance = (spread + scale) / (count.sum() + extra + tiny)
         else:
-            extra = 0.0 if prior is None else dof + width + 2.0
             covariance = (spread + scale) / (count + extra + tiny)[:, None, None]
         return precision_factor(covariance + floor * np.eye(width))
 
     def _mode_terms(self) -> dict[str, Any] | None:
         return self.terms if self.prior is not None else None
 
+    def _prior_count(self, prior: dict[str, Any] | None, n_classes: int) -> float:
+        """Count that the prior adds to that of the rows (entries, if spherical) of a variance."""
+        if prior is None:
+            return 0.0
+        dof: float = prior["dof"]
+        if self.covariance_type == "diag":
+            return dof + 3.0
+        return dof + self._width + (1.0 + n_classes if self.covariance_type == "tied" else 2.0)
+
     def penalty(self, parameters: Parameters, statistics: Statistics) -> float:
-        # reg_covar acts as -N_k/2 reg tr(P_k) in the M-step and nowhere else.
+        # reg_covar acts as -N_k/2 reg tr(P_k) in the M-step and nowhere else, with N_k the count
+        # that divides the spread: the rows', and what the prior adds to it.
         count, diagonal = statistics["count"], self._precision_diagonal(parameters)
         by_column = count if count.ndim == 2 else count[:, None]
-        total = 0.5 * (self.floor or 0.0) * float((by_column * diagonal).sum())
         prior = self._mode_terms()
+        shared = {"tied": len(count), "spherical": self._width}.get(self.covariance_type, 1)
+        added = self._prior_count(prior, len(count)) / shared
+        total = 0.5 * (self.floor or 0.0) * float(((by_column + added) * diagonal).sum())
         return total if prior is None else total - self._log_prior(parameters, prior)
 
     def _precision_diagonal(self, parameters: Parameters) -> Array:
@@ -375,28 +386,48 @@ class Normal(Family):
         return mean[labels] + xp.sum(roots[labels] * noise[:, None, :], axis=-1)
 
     def draw(self, n_classes: int, plate: str, prefix: str = "") -> Parameters:
-        from ppl_gen.families.normal_program import draw_normal
+        from ppl_gen.families import normal_program as priors
 
-        assert self.terms is not None
-        return draw_normal(self.covariance_type, self.terms, self._width, n_classes, plate, prefix)
+        shape = (self._prior_terms, self._width, n_classes, plate, prefix)
+        if self._diagonal:
+            return priors.draw_diagonal(*shape, spherical=self.covariance_type == "spherical")
+        return priors.draw_full(*shape, tied=self.covariance_type == "tied")
 
     def sites(self, parameters: Parameters, prefix: str = "") -> dict[str, Array]:
-        sites = {f"{prefix}mean": parameters["mean"]}
+        from ppl_gen.families.normal_program import whitening_factor
+
+        terms = self._prior_terms
+        root = whitening_factor(terms, self._diagonal)
+        away = parameters["mean"] - terms["mean"]
         if self._diagonal:
-            return sites | {f"{prefix}variance": self.covariances(parameters)}
-        factor = parameters["precision_cholesky"]
-        precision = factor @ np.swapaxes(factor, -1, -2)
-        return sites | {
-            f"{prefix}precision": precision,
+            return {
+                f"{prefix}variance": self.covariances(parameters),
+                f"{prefix}mean_whitened": away * root,
+                f"{prefix}mean": parameters["mean"],
+            }
+        factor = np.linalg.solve(root, parameters["precision_cholesky"])
+        return {
+            f"{prefix}precision_whitened": factor @ np.swapaxes(factor, -1, -2),
             f"{prefix}covariance": self.covariances(parameters),
+            f"{prefix}mean_whitened": away @ root,
+            f"{prefix}mean": parameters["mean"],
         }
 
     def parameters(self, sites: dict[str, Array], prefix: str = "") -> Parameters:
         if self._diagonal:
             factor = sites[f"{prefix}variance"] ** -0.5
         else:
-            factor = np.linalg.cholesky(sites[f"{prefix}precision"])
+            from ppl_gen.families.normal_program import whitening_factor
+
+            root = whitening_factor(self._prior_terms, diagonal=False)
+            factor = root @ np.linalg.cholesky(sites[f"{prefix}precision_whitened"])
         return {"mean": sites[f"{prefix}mean"], "precision_cholesky": factor}
+
+    @property
+    def _prior_terms(self) -> dict[str, Any]:
+        if self.terms is None:
+            raise ValueError("Normal: the family is not bound to data; call bind(x, n_classes)")
+        return self.terms
 
     def covariances(self, parameters: Parameters) -> Array:
         """Covariances (K, D, D) or (D, D), or variances (K, D) or (K,), by covariance type."""

@@ -134,6 +134,7 @@ class NUTS(InferenceMethod):
         coords: Mapping[str, Sequence[Hashable]] | None = None,
         exchangeable: str | None = None,
         progress: bool = True,
+        start: Mapping[str, Any] | None = None,
     ) -> Posterior:
         """Draw from the posterior of a program.
 
@@ -153,6 +154,8 @@ class NUTS(InferenceMethod):
             Axis of interchangeable components.
         progress : bool
             Whether a bar is shown.
+        start : dict, optional
+            Values of sites near which chains start, in place of `init`.
 
         Returns
         -------
@@ -177,7 +180,17 @@ class NUTS(InferenceMethod):
                 sites = trace_quietly(backend, native, args, kwargs, seed=seed)
                 _check_sites(sites)
                 target = backend.enumerated(native) if _discrete(sites) else native
-            run = self._run(backend, target, args, kwargs, seed, dtype, device, progress, sites)
+            settings = Settings(
+                self.warmup,
+                self.target_accept,
+                self.dense_mass,
+                self.max_tree_depth,
+                self.init,
+                start,
+            )
+            run = self._run(
+                backend, target, args, kwargs, settings, seed, dtype, device, progress, sites
+            )
         elapsed = time.perf_counter() - began
         if run.interrupted:
             made = next(iter(run.draws.values())).shape[:2]
@@ -217,15 +230,13 @@ class NUTS(InferenceMethod):
         target: Callable[..., Any],
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
+        settings: Settings,
         seed: int,
         dtype: str | None,
         device: str,
         progress: bool,
         sites: Mapping[str, Site],
     ) -> Run:
-        settings = Settings(
-            self.warmup, self.target_accept, self.dense_mass, self.max_tree_depth, self.init
-        )
         steps = self.warmup + self.draws * self.thinning
         in_sequence = backend.name == "pyro"
         bar = tqdm(

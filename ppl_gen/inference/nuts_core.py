@@ -1,5 +1,6 @@
 """What both implementations of NUTS take and give."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,6 +9,9 @@ from numpy.typing import NDArray
 __all__ = ["INITS", "Run", "Settings", "depth_stats"]
 
 Arrays = dict[str, NDArray[Any]]
+
+#: How far around a given start the chains spread, in unconstrained units.
+START_RADIUS = 0.1
 
 #: Where chains may start.
 INITS = ("uniform", "median", "mean", "prior")
@@ -25,6 +29,8 @@ class Settings(NamedTuple):
     max_tree_depth : int
     init : str
         One of `INITS`.
+    start : dict of ndarray or None
+        Values of sites to start near, in place of `init`.
     """
 
     warmup: int
@@ -32,6 +38,7 @@ class Settings(NamedTuple):
     dense_mass: bool
     max_tree_depth: int
     init: str
+    start: Mapping[str, Any] | None = None
 
 
 class Run(NamedTuple):

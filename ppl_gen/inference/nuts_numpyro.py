@@ -7,6 +7,7 @@ executable is that of one chain, and threads run it side by side: it compiles fa
 vectorised one, and a chain never waits for the longest trajectory of the others.
 """
 
+import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,12 +16,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpyro.distributions import biject_to
 from numpyro.infer import init_to_mean, init_to_median, init_to_sample, init_to_uniform
 from numpyro.infer.hmc import hmc
 from numpyro.infer.util import initialize_model
 
 from ppl_gen.engines import Engine
-from ppl_gen.inference.nuts_core import Run, Settings
+from ppl_gen.inference.nuts_core import START_RADIUS, Run, Settings
 
 __all__ = ["block", "run_chains", "start"]
 
@@ -43,6 +45,22 @@ BLOCK_BYTES = 64 * 2**20
 CONSTANT_ELEMENTS = 100_000
 
 
+def _near(start: Mapping[str, Any]) -> Callable[..., Any]:
+    """Start sites near given values, spread out so that chains that agree mean something."""
+
+    def near(site: dict[str, Any] | None = None) -> Any:
+        if site is None or site["type"] != "sample" or site["is_observed"]:
+            return None
+        if site["name"] not in start:
+            return init_to_uniform(site)
+        transform = biject_to(site["fn"].support)
+        centre = transform.inv(jnp.asarray(start[site["name"]]))
+        noise = jax.random.normal(site["kwargs"]["rng_key"], jnp.shape(centre), centre.dtype)
+        return transform(centre + START_RADIUS * noise)
+
+    return functools.partial(near)
+
+
 class Draw(NamedTuple):
     """What is kept of one step: values of the sites, and what the kernel tells."""
 
@@ -62,7 +80,7 @@ def _kernel(
     info = initialize_model(
         key_init,
         model,
-        init_strategy=INITS[settings.init](),
+        init_strategy=INITS[settings.init]() if settings.start is None else _near(settings.start),
         dynamic_args=True,
         model_args=tuple(args),
         model_kwargs=dict(kwargs),

@@ -11,6 +11,7 @@ from pyro.infer.autoguide.initialization import (
     init_to_median,
     init_to_sample,
     init_to_uniform,
+    init_to_value,
 )
 from pyro.infer.mcmc import NUTS
 
@@ -117,7 +118,9 @@ def _run_chain(
         full_mass=settings.dense_mass,
         target_accept_prob=settings.target_accept,
         max_tree_depth=settings.max_tree_depth,
-        init_strategy=INITS[settings.init],
+        init_strategy=INITS[settings.init]
+        if settings.start is None
+        else init_to_value(values={n: torch.as_tensor(v) for n, v in settings.start.items()}),
     )
     try:
         kernel.setup(settings.warmup, *args, **kwargs)

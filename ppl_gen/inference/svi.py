@@ -159,8 +159,11 @@ class SVI(InferenceMethod):
         coords: Mapping[str, Sequence[Hashable]] | None = None,
         exchangeable: str | None = None,
         progress: bool = True,
+        start: Mapping[str, Any] | None = None,
     ) -> Posterior:
         """Fit the guide and draw from it; see `ppl_gen.infer` for the arguments.
+
+        `start` gives values of sites where a guide of the library is centred at first.
 
         Raises
         ------
@@ -189,6 +192,7 @@ class SVI(InferenceMethod):
                 particles=self.particles,
                 objective=objective,
                 whole=whole,
+                start=start,
             ) as fit,
         ):
             self._check_sites(fit)

@@ -17,7 +17,7 @@ import numpyro
 from jax import lax
 from numpy.typing import NDArray
 from numpyro import handlers
-from numpyro.infer import ELBO, Trace_ELBO, TraceEnum_ELBO, autoguide, init_to_median
+from numpyro.infer import ELBO, Trace_ELBO, TraceEnum_ELBO, autoguide, init_to_median, init_to_value
 from numpyro.infer.util import compute_log_probs
 
 from ppl_gen.inference.svi_core import Draws, Latents, Objective
@@ -136,6 +136,8 @@ class NumPyroFit:
         What draws are weighted by: the arguments without a minibatch.
     seed : int
         Seed of all of it.
+    start : dict, optional
+        Values of sites where a named guide is centred at first.
     """
 
     def __init__(
@@ -149,6 +151,7 @@ class NumPyroFit:
         objective: Objective,
         whole: Objective,
         seed: int,
+        start: Mapping[str, Any] | None = None,
     ) -> None:
         self._start, self._draw_key = jax.random.split(jax.random.key(seed))
         self._objective, self._whole = objective, whole
@@ -168,6 +171,7 @@ class NumPyroFit:
         self._constrain = jax.jit(
             lambda iterate: self._svi(objective)[0].constrain_fn(iterate), compiler_options=_QUICKLY
         )
+        self._centre = start
         self._curvature = jax.jit(self._curvature_of)
 
     # Automatic guides and NumPyro's SVI keep arrays of the trace they were first called in, so
@@ -182,7 +186,8 @@ class NumPyroFit:
             model = handlers.block(
                 handlers.seed(model, self._start), hide=list(self._latents.enumerable)
             )
-        return self._guide(model, init_loc_fn=init_to_median)
+        centre = init_to_median if self._centre is None else init_to_value(values=self._centre)
+        return self._guide(model, init_loc_fn=centre)
 
     def _svi(self, objective: Objective) -> tuple[Any, Any]:
         svi = numpyro.infer.SVI(

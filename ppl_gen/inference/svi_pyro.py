@@ -6,7 +6,7 @@ torch its random state for the whole process; a session keeps both as they were.
 
 import copy
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from pyro import poutine
 from pyro.infer import Trace_ELBO, TraceEnum_ELBO, autoguide, config_enumerate
-from pyro.infer.autoguide.initialization import init_to_median
+from pyro.infer.autoguide.initialization import init_to_median, init_to_value
 from pyro.ops.hessian import hessian as hessian_of
 from pyro.poutine.util import site_is_subsample
 
@@ -70,6 +70,8 @@ class PyroFit:
         Draws of the guide in each estimate of the ELBO.
     objective, whole : Objective
         What is optimised, which may be a minibatch, and what draws are weighted by.
+    start : dict, optional
+        Values of sites where a named guide is centred at first.
     """
 
     def __init__(
@@ -82,11 +84,13 @@ class PyroFit:
         particles: int,
         objective: Objective,
         whole: Objective,
+        start: Mapping[str, Any] | None = None,
     ) -> None:
         self._objective, self._whole = objective, whole
         self._latents = latents(model, objective)
         self._model = config_enumerate(model) if self._latents.enumerable else model
         self._kind = GUIDES[guide] if isinstance(guide, str) else None
+        self._centre = start
         self._guide: Any = self._autoguide() if self._kind else guide
         if isinstance(optimizer, str):
             optim = OPTIMIZERS[optimizer]({"lr": learning_rate})
@@ -99,7 +103,10 @@ class PyroFit:
         if self._latents.enumerable:
             model = poutine.block(model, hide=self._latents.enumerable)
         assert self._kind is not None
-        return self._kind(model, init_loc_fn=init_to_median)
+        if self._centre is None:
+            return self._kind(model, init_loc_fn=init_to_median)
+        values = {name: torch.as_tensor(value) for name, value in self._centre.items()}
+        return self._kind(model, init_loc_fn=init_to_value(values=values))
 
     def _elbo(self, particles: int) -> Any:
         kind = TraceEnum_ELBO if self._latents.enumerable else Trace_ELBO
