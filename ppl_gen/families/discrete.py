@@ -37,7 +37,7 @@ class Counted(Family):
         if wrong.any():
             raise ValueError(
                 f"{type(self).__name__}: Negative values in data or values that are not whole: "
-                f"found {values[wrong][0]!r}; expected counts 0, 1, 2, ..."
+                f"found {values[wrong][0]:g}; expected counts 0, 1, 2, ..."
             )
 
     def features(self, x: Array) -> Array:
@@ -91,8 +91,6 @@ class Bernoulli(Counted):
         Prior counts of a yes and of a no: estimates are ``(yes + alpha) / (n + 2 alpha)``,
         the posterior mode under Beta(1 + alpha, 1 + alpha). scikit-learn's BernoulliNB is
         this with its default, 1.
-    binarize : float or None
-        Values above it count as yes; None takes 0 and 1 only.
 
     Examples
     --------
@@ -110,7 +108,7 @@ class Bernoulli(Counted):
         wrong = (values != 0) & (values != 1)
         if wrong.any():
             raise ValueError(
-                f"Bernoulli: found {values[wrong][0]!r}; expected 0 and 1 only; threshold the "
+                f"Bernoulli: found {values[wrong][0]:g}; expected 0 and 1 only; threshold the "
                 "columns first, or choose another family"
             )
 
@@ -207,7 +205,7 @@ class Multinomial(Counted):
         values = stored(x)
         if (values < 0).any():
             raise ValueError(
-                f"Multinomial: Negative values in data: found {values.min()!r}; expected counts"
+                f"Multinomial: Negative values in data: found {values.min():g}; expected counts"
             )
 
     def log_prob(self, parameters: Parameters, x: Array) -> Array:

@@ -47,7 +47,7 @@ def draw_full(
         )
         local = sample(f"{prefix}mean_whitened", prior, dims=column)
         away = local @ ops.asarray(np.linalg.inv(root))
-        mean = deterministic(f"{prefix}mean", terms["mean"] + away, dims=column)
+        mean = deterministic(f"{prefix}mean", ops.asarray(terms["mean"]) + away, dims=column)
     return {"mean": mean, "precision_cholesky": factor}
 
 
@@ -73,7 +73,7 @@ def draw_diagonal(
     spherical: bool,
 ) -> Parameters:
     """Draw means and variances from the normal-inverse-gamma prior."""
-    root = whitening_factor(terms, diagonal=True)
+    root = ops.asarray(whitening_factor(terms, diagonal=True))
     column = (f"{prefix}column",)
     shape = 0.5 * terms["dof"]
     with plate(component, n_classes):
@@ -91,5 +91,7 @@ def draw_diagonal(
             dist.Normal(np.zeros(n_columns), spread).to_event(1),
             dims=column,
         )
-        mean = deterministic(f"{prefix}mean", terms["mean"] + local / root, dims=column)
+        mean = deterministic(
+            f"{prefix}mean", ops.asarray(terms["mean"]) + local / root, dims=column
+        )
     return {"mean": mean, "precision_cholesky": variance**-0.5}
