@@ -178,3 +178,18 @@ def _decode(value: Any) -> Any:
     if isinstance(value, str) and value.startswith(JSON_PREFIX):
         return json.loads(value.removeprefix(JSON_PREFIX))
     return value
+
+
+def plot_trace(
+    idata: az.InferenceData,
+    var_names: Sequence[str] | None = None,
+    coords: Mapping[str, Sequence[Hashable]] | None = None,
+) -> Any:
+    """Draw densities and traces of the draws; returns the axes, (variables, 2)."""
+    return az.plot_trace(
+        idata,
+        var_names=var_names,
+        coords=coords,
+        compact=True,
+        backend_kwargs={"layout": "constrained"},
+    )

@@ -1,5 +1,6 @@
 """Bayes' rule: every generative model classifies, and so does any program with a discrete site."""
 
+import inspect
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -314,9 +315,19 @@ def classify(posterior: Any, site: str, *args: Any, seed: int = 0, **new_data: A
     >>> classify(model.posterior_, "z").round().shape
     (10, 2)
     """
-    joint = posterior.discrete_log_joint(site, *args, seed=seed, **new_data)  # (S, n, K)
+    from ppl_gen.engines.discrete import discrete_log_joint
+    from ppl_gen.posterior.arguments import replaced
+
+    engine, native = posterior.native("classify")
     if args or new_data:
+        names = list(inspect.signature(posterior.model).parameters)
+        new_data = {**dict(zip(names, args, strict=False)), **new_data}
+    arguments = replaced(posterior.model, posterior.args, posterior.kwargs, new_data)
+    draws = posterior.latent_draws()
+    with posterior.precision(engine):
+        joint = discrete_log_joint(engine, native, *arguments, draws, site, seed=seed)
+    if new_data:
         top = joint.max(axis=(0, -1), keepdims=True)
-        pooled = np.exp(joint - top).sum(axis=0)
+        pooled: Array = np.exp(joint - top).sum(axis=0)
         return pooled / pooled.sum(axis=-1, keepdims=True)
     return np.exp(log_normalised(joint)).mean(axis=0)

@@ -250,7 +250,10 @@ class GenerativeModel(BaseEstimator):  # type: ignore[misc]
         return None
 
     def _coords(self, structure: LatentClass) -> dict[str, list[Any]]:
-        return {}
+        """Labels of the axes of the posterior: the columns' names, where they have any."""
+        if any(column.name is None for column in self.schema_.columns):
+            return {}
+        return structure.family.coords(self.schema_.names)
 
     @property
     def posterior_(self) -> Any:

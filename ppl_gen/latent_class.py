@@ -340,7 +340,7 @@ class LatentClass:
                 if y is None:
                     sample("x", mixed, obs=x)
                 else:
-                    sample("y", dist.Categorical(weights), obs=y)
+                    y = sample("y", dist.Categorical(weights), obs=y)
                     sample("x", dist.Family(family, parameters, labels=y), obs=x)
             if x_unlabelled is not None:
                 with plate("unlabelled_row", x_unlabelled.shape[0]):

@@ -150,6 +150,10 @@ class Family:
         """Name parameters as the program names its sites, with its deterministics."""
         raise NotImplementedError  # pragma: no cover
 
+    def coords(self, names: list[Any], prefix: str = "") -> dict[str, list[Any]]:
+        """Labels of the axes of the program's sites, given the names of the columns."""
+        return {f"{prefix}column": names}
+
     def parameters(self, sites: dict[str, Array], prefix: str = "") -> Parameters:
         """Return the parameters from the values of the program's sites."""
         raise NotImplementedError  # pragma: no cover

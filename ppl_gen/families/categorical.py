@@ -134,6 +134,9 @@ class Categorical(Counted):
             for column, size in enumerate(self._sizes)
         }
 
+    def coords(self, names: list[Any], prefix: str = "") -> dict[str, list[Any]]:
+        return {}
+
     def parameters(self, sites: dict[str, Array], prefix: str = "") -> Parameters:
         first = sites[f"{prefix}probs_0"]
         probs = np.zeros((*first.shape[:-1], *self._allowed.shape))

@@ -151,6 +151,12 @@ class Columns(Family):
             merged.update(family.sites(parameters[name], f"{prefix}{name}_"))
         return merged
 
+    def coords(self, names: list[Any], prefix: str = "") -> dict[str, list[Any]]:
+        merged: dict[str, list[Any]] = {}
+        for name, family, columns in self.parts:
+            merged.update(family.coords([names[place] for place in columns], f"{prefix}{name}_"))
+        return merged
+
     def parameters(self, sites: dict[str, Array], prefix: str = "") -> Parameters:
         return {
             name: family.parameters(sites, f"{prefix}{name}_") for name, family, _ in self.parts

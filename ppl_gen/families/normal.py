@@ -413,6 +413,11 @@ class Normal(Family):
             f"{prefix}mean": parameters["mean"],
         }
 
+    def coords(self, names: list[Any], prefix: str = "") -> dict[str, list[Any]]:
+        if self._diagonal:
+            return super().coords(names, prefix)
+        return {f"{prefix}column": names, f"{prefix}column_": names}
+
     def parameters(self, sites: dict[str, Array], prefix: str = "") -> Parameters:
         if self._diagonal:
             factor = sites[f"{prefix}variance"] ** -0.5

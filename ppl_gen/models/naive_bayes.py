@@ -307,7 +307,7 @@ class NaiveBayes(ClassifierMixin, GenerativeModel):  # type: ignore[misc]
             self.var_ = np.mean([family.covariances(draw) for draw in draws], axis=0)
 
     def _coords(self, structure: LatentClass) -> dict[str, list[Any]]:
-        return {"class": self.classes_.tolist()}
+        return {**super()._coords(structure), "class": self.classes_.tolist()}
 
     def _takes_sparse(self) -> bool:
         return self.family in ("multinomial", "poisson", "bernoulli") or bool(
@@ -412,8 +412,9 @@ class NaiveBayes(ClassifierMixin, GenerativeModel):  # type: ignore[misc]
             place if c.name is None else c.name for place, c in enumerate(self.schema_.columns)
         ]
         head = {"label": self.classes_[codes], "against": self.classes_[others], "prior": prior}
+        index = X.index if hasattr(X, "index") and hasattr(X, "iloc") else None
         return pandas.concat(
-            [pandas.DataFrame(head), pandas.DataFrame(terms, columns=names)], axis=1
+            [pandas.DataFrame(head, index), pandas.DataFrame(terms, index, names)], axis=1
         )
 
     def _class_code(self, label: Any) -> int:

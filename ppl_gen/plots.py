@@ -1,0 +1,149 @@
+"""Pictures of fitted models; ArviZ draws posteriors, from ``posterior_.idata``.
+
+Every function draws on the axes given, or on new ones, and returns them.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Array = Any
+
+__all__ = ["plot_calibration", "plot_explanation", "plot_history", "plot_mixture"]
+
+
+def _axes(ax: Any) -> Any:
+    if ax is not None:
+        return ax
+    import matplotlib.pyplot as plt
+
+    return plt.subplots(figsize=(6.0, 4.5), layout="constrained")[1]
+
+
+def plot_mixture(
+    model: Any, X: Any, columns: tuple[int, int] = (0, 1), *, n_draws: int = 30, ax: Any = None
+) -> "Axes":
+    """Draw the rows by their component, and each component's 50% and 90% ellipses.
+
+    After a Bayesian fit the ellipses of several draws lie over each other, so that the spread
+    of the lines is the uncertainty of the components.
+
+    Parameters
+    ----------
+    model : GaussianMixture
+        Fitted.
+    X : table of (n, D)
+    columns : (int, int)
+        Places of the two columns to draw; the others are marginalised.
+    n_draws : int
+        Draws of the parameters to show.
+    ax : matplotlib.axes.Axes, optional
+    """
+    from matplotlib.colors import TABLEAU_COLORS
+
+    ax = _axes(ax)
+    colours = list(TABLEAU_COLORS.values())
+    values = model._read(X, reset=False)
+    component = model.predict(X)
+    pair = list(columns)
+    for k in range(model.structure_.n_classes):
+        rows = component == k
+        ax.scatter(*values[rows][:, pair].T, s=12, alpha=0.6, color=colours[k % 10], lw=0)
+    angle = np.linspace(0.0, 2.0 * np.pi, 100)
+    circle = np.stack([np.cos(angle), np.sin(angle)])
+    shown = np.linspace(0, model._n_draws - 1, min(n_draws, model._n_draws)).astype(int)
+    for s in np.unique(shown):
+        draw = model._draw(s)["family"]
+        for k, (mean, covariance) in enumerate(_moments(model, draw)):
+            root = np.linalg.cholesky(covariance[np.ix_(pair, pair)])
+            for share in (0.5, 0.9):
+                # The radius that holds a share of a normal in two dimensions.
+                line = mean[pair, None] + np.sqrt(-2.0 * np.log1p(-share)) * root @ circle
+                alpha = 1.0 if len(shown) == 1 else 0.25
+                ax.plot(*line, color=colours[k % 10], lw=1.0, alpha=alpha)
+    names = model.schema_.names
+    ax.set(xlabel=str(names[pair[0]]), ylabel=str(names[pair[1]]))
+    return ax  # type: ignore[no-any-return]
+
+
+def _moments(model: Any, draw: dict[str, Array]) -> list[tuple[Array, Array]]:
+    """Mean and covariance matrix of each component of one draw."""
+    family = model.structure_.family
+    spread = family.covariances(draw)
+    width = draw["mean"].shape[1]
+    kind = family.covariance_type
+    moments = []
+    for k, mean in enumerate(draw["mean"]):
+        if kind == "full":
+            covariance = spread[k]
+        elif kind == "tied":
+            covariance = spread
+        else:
+            covariance = np.diag(np.broadcast_to(spread[k], (width,)))
+        moments.append((mean, covariance))
+    return moments
+
+
+def plot_history(model: Any, *, ax: Any = None) -> "Axes":
+    """Draw the objective of EM, in nats a row, over its steps."""
+    ax = _axes(ax)
+    ax.plot(np.arange(1, len(model.history_) + 1), model.history_, marker=".", color="C0")
+    ax.set(xlabel="step", ylabel="objective, nats a row")
+    return ax  # type: ignore[no-any-return]
+
+
+def plot_calibration(y: Any, proba: Array, classes: Array, *, ax: Any = None) -> "Axes":
+    """Draw how often predictions of each confidence are right; the diagonal is honest.
+
+    Parameters
+    ----------
+    y : (n,)
+        True labels.
+    proba : (n, C)
+        Predicted probabilities, in the order of `classes`.
+    classes : (C,)
+    """
+    from ppl_gen.evaluate.calibration import expected_calibration_error, reliability_curve
+
+    ax = _axes(ax)
+    confidence, accuracy, counts = reliability_curve(y, proba, classes)
+    ax.plot([0.0, 1.0], [0.0, 1.0], color="0.7", lw=1.0)
+    ax.scatter(confidence, accuracy, s=200.0 * np.sqrt(counts / counts.sum()), color="C0")
+    ax.plot(confidence, accuracy, color="C0", lw=1.0)
+    error = expected_calibration_error(y, proba, classes)
+    ax.set(
+        xlabel="confidence",
+        ylabel="share that is right",
+        xlim=(0.0, 1.02),
+        ylim=(0.0, 1.02),
+        title=f"expected calibration error {error:.3f}",
+    )
+    return ax  # type: ignore[no-any-return]
+
+
+def plot_explanation(explanation: Any, row: int = 0, *, ax: Any = None) -> "Axes":
+    """Draw one row of ``NaiveBayes.explain``: what each column adds to the log-odds.
+
+    Parameters
+    ----------
+    explanation : pandas.DataFrame
+    row : int
+        Place of the row.
+    """
+    ax = _axes(ax)
+    one = explanation.iloc[row]
+    terms = one.drop(["label", "against"]).astype(float)
+    order = np.argsort(np.abs(terms.to_numpy()))
+    terms = terms.iloc[order]
+    colours = np.where(terms > 0.0, "C0", "C3")
+    ax.barh([str(name) for name in terms.index], terms.to_numpy(), color=colours)
+    ax.axvline(0.0, color="0.3", lw=0.8)
+    total = terms.sum()
+    ax.set(
+        xlabel="nats",
+        title=f"log-odds of {one['label']} against {one['against']}: {total:.1f}",
+    )
+    return ax  # type: ignore[no-any-return]
