@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ppl_gen.algorithms.arrays import array_namespace, beside
-from ppl_gen.algorithms.kmeans import kmeans
+from ppl_gen.algorithms.kmeans import kmeans, nearest
 from ppl_gen.algorithms.row_chunks import map_rows
 from ppl_gen.algorithms.trees import tree_map, tree_sum
 from ppl_gen.data import Rows, Schema
@@ -100,6 +100,19 @@ def _named(name: str, who: str) -> Family:
     return Normal("diag") if name == "normal" else FAMILIES[name]()
 
 
+def class_means(x: Array, indicators: Array) -> Array:
+    """Means of what is observed, by class: (n, D) rows, (n, K) weighted indicators -> (K, D).
+
+    A class without a value in a column has the mean of all.
+    """
+    observed = ~np.isnan(x)
+    values = np.where(observed, x, 0.0)
+    counts = indicators.T @ observed
+    overall = values.sum(axis=0) / np.maximum(observed.sum(axis=0), 1)
+    sums = indicators.T @ values
+    return np.where(counts > 0.0, sums / np.where(counts > 0.0, counts, 1.0), overall)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class LatentClass:
     """p(x, z) = weights[z] p(x | z), in a family bound to the data.
@@ -159,7 +172,12 @@ class LatentClass:
             labels = rng.integers(self.n_classes, size=len(rows))
         else:
             features = self.family.features(rows.values)
-            labels = kmeans(features, self.n_classes, rng, rows.weights)
+            if rows.labels is None:
+                labels = kmeans(features, self.n_classes, rng, rows.weights)
+            else:
+                # Clusters have no names: rows go to the class whose labelled rows they are near.
+                hot = self.indicators(rows.labels, rows.weights)
+                labels = nearest(features, class_means(features, hot))
         if rows.labels is not None:
             labels = np.where(rows.labels >= 0, rows.labels, labels)
 
@@ -255,17 +273,17 @@ class LatentClass:
         hot = (labels[:, None] == np.arange(self.n_classes)).astype(np.float64)
         return hot if weights is None else hot * weights[:, None]
 
-    def near(self, rows: Rows) -> Parameters:
-        """Parameters from a few rows of each class: the origin of exact sums."""
+    def near(self, rows: Rows) -> Array:
+        """Means of a few rows of each class, the origin of exact sums: (K, D)."""
         assert rows.labels is not None
+        if hasattr(rows.values, "toarray"):  # counts are summed as they are
+            return np.zeros((self.n_classes, rows.values.shape[1]))
         head = np.concatenate(
             [np.flatnonzero(rows.labels == k)[:NEAR_ROWS] for k in range(self.n_classes)]
         )
-        hot = self.indicators(rows.labels[head], None)
-        statistics = self.family.initial_statistics(rows.values[head], hot)
-        return self.family.estimate(statistics)
+        return class_means(rows.values[head], self.indicators(rows.labels[head], None))
 
-    def labelled_statistics(self, near: Parameters, rows: Rows) -> Statistics:
+    def labelled_statistics(self, near: Array, rows: Rows) -> Statistics:
         """Statistics of rows whose classes are all known, in one pass."""
         labels = rows.labels
         assert labels is not None
@@ -278,7 +296,7 @@ class LatentClass:
         total: Statistics = tree_sum(map_rows(count, len(rows)))
         return total
 
-    def labelled_estimate(self, near: Parameters, statistics: Statistics) -> Parameters:
+    def labelled_estimate(self, near: Array, statistics: Statistics) -> Parameters:
         """Return the parameters from :meth:`labelled_statistics`."""
         counts = statistics["weights"] + self.concentration
         return {

@@ -36,12 +36,14 @@ def whitened_distance(x: Array, mean: Array, factor: Array) -> Array:
     n_classes, n_columns = mean.shape
     if factor.ndim == 2:
         factor = xp.broadcast_to(factor, (n_classes, n_columns, n_columns))
-    # All whitening in one product, classes along the rows: summing over the middle axis of
-    # (K, D, n) vectorises, summing over the last of (n, K, D) does not.
-    stacked = xp.reshape(xp.matrix_transpose(factor), (n_classes * n_columns, n_columns))
-    shift = xp.reshape(xp.sum(mean[:, :, None] * factor, axis=1), (n_classes * n_columns, 1))
-    z = stacked @ x.T
-    z = z - shift if xp is not np else np.subtract(z, shift, out=z)
+    # All whitening in one product, the means in it as a last column, and classes along the rows:
+    # summing over the middle axis of (K, D, n) vectorises, summing over the last of (n, K, D)
+    # does not.
+    turned = xp.matrix_transpose(factor)
+    centre = turned @ mean[:, :, None]
+    stacked = xp.reshape(xp.concat([turned, -centre], axis=2), (n_classes * n_columns, -1))
+    lifted = xp.concat([x.T, xp.ones_like(x[:, :1]).T], axis=0)
+    z = stacked @ lifted
     z = z * z if xp is not np else np.multiply(z, z, out=z)
     return xp.sum(xp.reshape(z, (n_classes, n_columns, -1)), axis=1).T
 
@@ -215,3 +217,52 @@ def sweep(matrices: Array) -> tuple[Array, Array]:
         matrices[pivot] = column
         matrices[pivot, pivot] = -1.0 / size
     return np.negative(matrices, out=matrices), log_det
+
+
+def column_moments(x: Array) -> tuple[Array, Array, bool]:
+    """Means and variances of the columns over what is observed, and whether any is missing."""
+    if not np.isnan(x.sum()):
+        mean = x.mean(axis=0)
+        return mean, x.var(axis=0), False
+    mean = np.nanmean(x, axis=0)
+    return mean, np.nanmean((x - mean) ** 2, axis=0), True
+
+
+def precision_factor(covariance: Array) -> Array:
+    """Upper triangular U with P = U U', from covariances (..., D, D).
+
+    Raises
+    ------
+    ValueError
+        If a covariance is not positive definite.
+    """
+    from scipy.linalg import solve_triangular
+
+    try:
+        lower = np.linalg.cholesky(covariance)
+    except np.linalg.LinAlgError as error:
+        raise ValueError(
+            "Normal: a covariance is not positive definite, as when a class has fewer rows than "
+            "columns or two columns are collinear; increase reg_covar, set prior='default', use "
+            "fewer components or covariance_type='diag'"
+        ) from error
+    unit = np.eye(covariance.shape[-1])
+    flat = lower.reshape(-1, *unit.shape)
+    factors = np.stack([solve_triangular(block, unit, lower=True).T for block in flat])
+    return factors.reshape(covariance.shape)
+
+
+def reciprocal_deviations(variance: Array) -> Array:
+    """Reciprocal standard deviations.
+
+    Raises
+    ------
+    ValueError
+        If a variance is zero.
+    """
+    if not (variance > 0.0).all():
+        raise ValueError(
+            "Normal: a variance is zero, as when a class has one row or a column is constant; "
+            "increase reg_covar or var_smoothing, or set prior='default'"
+        )
+    return variance**-0.5

@@ -108,16 +108,16 @@ class Family:
         raise NotImplementedError  # pragma: no cover
 
     def labelled_statistics(
-        self, near: Parameters, x: Array, labels: Array, indicators: Array
+        self, near: Array, x: Array, labels: Array, indicators: Array
     ) -> Statistics:
-        """Statistics of rows whose class is known, about parameters `near` the answer.
+        """Statistics of rows whose class is known, about points `near` the classes' means.
 
-        Sums about a point near each class's mean lose no digits to cancellation (Chan, Golub
-        & LeVeque, The American Statistician 37, 1983). (n,) labels, (n, K) weighted indicators.
+        Such sums lose no digits to cancellation (Chan, Golub & LeVeque, The American
+        Statistician 37, 1983). (K, D) points, (n,) labels, (n, K) weighted indicators.
         """
         return self.initial_statistics(x, indicators)
 
-    def labelled_estimate(self, near: Parameters, statistics: Statistics) -> Parameters:
+    def labelled_estimate(self, near: Array, statistics: Statistics) -> Parameters:
         """Return :meth:`estimate` from :meth:`labelled_statistics` about the same `near`."""
         return self.estimate(statistics)
 

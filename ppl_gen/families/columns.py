@@ -108,17 +108,19 @@ class Columns(Family):
         return {name: family.estimate(statistics[name]) for name, family, _ in self.parts}
 
     def labelled_statistics(
-        self, near: Parameters, x: Array, labels: Array, indicators: Array
+        self, near: Array, x: Array, labels: Array, indicators: Array
     ) -> Statistics:
         return {
-            name: family.labelled_statistics(near[name], x[:, list(columns)], labels, indicators)
+            name: family.labelled_statistics(
+                near[:, list(columns)], x[:, list(columns)], labels, indicators
+            )
             for name, family, columns in self.parts
         }
 
-    def labelled_estimate(self, near: Parameters, statistics: Statistics) -> Parameters:
+    def labelled_estimate(self, near: Array, statistics: Statistics) -> Parameters:
         return {
-            name: family.labelled_estimate(near[name], statistics[name])
-            for name, family, _ in self.parts
+            name: family.labelled_estimate(near[:, list(columns)], statistics[name])
+            for name, family, columns in self.parts
         }
 
     def penalty(self, parameters: Parameters, statistics: Statistics) -> float:

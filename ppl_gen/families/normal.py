@@ -10,8 +10,11 @@ import numpy as np
 from ppl_gen.algorithms.arrays import array_namespace, beside
 from ppl_gen.algorithms.normal import (
     Conditional,
+    column_moments,
     conditional,
     diagonal_distance,
+    precision_factor,
+    reciprocal_deviations,
     whitened_distance,
 )
 from ppl_gen.engines.base import RandomSource
@@ -97,7 +100,7 @@ class Normal(Family):
             )
         if not self.reg_covar >= 0.0 or not self.var_smoothing >= 0.0:
             raise ValueError("Normal: reg_covar and var_smoothing must be at least 0")
-        offset, variances, missing = _column_moments(x)
+        offset, variances, missing = column_moments(x)
         floor = self.reg_covar + self.var_smoothing * float(variances.max(initial=0.0))
         terms = self._default_terms(x, n_classes, offset, variances, missing, floor)
         if isinstance(self.prior, dict):
@@ -206,9 +209,9 @@ class Normal(Family):
         return self._sums(x - self.offset, responsibilities)
 
     def labelled_statistics(
-        self, near: Parameters, x: Array, labels: Array, indicators: Array
+        self, near: Array, x: Array, labels: Array, indicators: Array
     ) -> Statistics:
-        return self._sums(x - near["mean"][labels], indicators)
+        return self._sums(x - near[labels], indicators)
 
     def _sums(self, x: Array, responsibilities: Array) -> Statistics:
         values, observed = observed_rows(np, x, True)
@@ -223,8 +226,10 @@ class Normal(Family):
         if self.covariance_type == "tied":
             outer = (x * xp.sum(r, axis=1)[:, None]).T @ x
         else:
-            weighted = xp.reshape(r[:, :, None] * x[:, None, :], (n_rows, n_classes * width))
-            outer = xp.reshape(weighted.T @ x, (n_classes, width, width))
+            # Rows along the last axis, in long vectors; x' x of all classes is one product.
+            weighted = r.T[:, None, :] * x.T[None]
+            product = xp.reshape(weighted, (n_classes * width, n_rows)) @ x
+            outer = xp.reshape(product, (n_classes, width, width))
         return {"count": xp.sum(r, axis=0), "sum": r.T @ x, "square": outer}
 
     def _expected_statistics(
@@ -251,8 +256,8 @@ class Normal(Family):
     def estimate(self, statistics: Statistics) -> Parameters:
         return self._estimate(statistics, self.offset)
 
-    def labelled_estimate(self, near: Parameters, statistics: Statistics) -> Parameters:
-        return self._estimate(statistics, near["mean"])
+    def labelled_estimate(self, near: Array, statistics: Statistics) -> Parameters:
+        return self._estimate(statistics, near)
 
     def _estimate(self, statistics: Statistics, origin: Array) -> Parameters:
         """Estimate from statistics about an origin: (D,), or (K, D) one a class."""
@@ -295,11 +300,11 @@ class Normal(Family):
         if self.covariance_type == "diag":
             columns = count if count.ndim == 2 else count[:, None]
             variance = (spread + scale) / (columns + extra + tiny)
-            return 1.0 / np.sqrt(np.maximum(variance, 0.0) + floor)
+            return reciprocal_deviations(np.maximum(variance, 0.0) + floor)
         if self.covariance_type == "spherical":
             entries = np.broadcast_to(count if count.ndim == 2 else count[:, None], spread.shape)
             variance = (spread + scale / width).sum(axis=1) / (entries.sum(axis=1) + extra + tiny)
-            return 1.0 / np.sqrt(np.maximum(variance, 0.0) + floor)
+            return reciprocal_deviations(np.maximum(variance, 0.0) + floor)
         if self.covariance_type == "tied":
             covariance = (spread + scale) / (count.sum() + extra + tiny)
         else:
@@ -492,36 +497,3 @@ def _diagonal_statistics(values: Array, observed: Array | None, r: Array) -> Sta
 def _crossed(a: Array, b: Array, covariance_type: str) -> Array:
     """Outer products of the rows of a and b, by class, or summed over the classes if tied."""
     return a.T @ b if covariance_type == "tied" else a[:, :, None] * b[:, None, :]
-
-
-def _column_moments(x: Array) -> tuple[Array, Array, bool]:
-    """Means and variances of the columns over what is observed, and whether any is missing."""
-    if not np.isnan(x.sum()):
-        mean = x.mean(axis=0)
-        return mean, x.var(axis=0), False
-    mean = np.nanmean(x, axis=0)
-    return mean, np.nanmean((x - mean) ** 2, axis=0), True
-
-
-def precision_factor(covariance: Array) -> Array:
-    """Upper triangular U with P = U U', from covariances (..., D, D).
-
-    Raises
-    ------
-    ValueError
-        If a covariance is not positive definite.
-    """
-    from scipy.linalg import solve_triangular
-
-    try:
-        lower = np.linalg.cholesky(covariance)
-    except np.linalg.LinAlgError as error:
-        raise ValueError(
-            "Normal: a covariance is not positive definite, as when a class has fewer rows than "
-            "columns or two columns are collinear; increase reg_covar, set prior='default', use "
-            "fewer components or covariance_type='diag'"
-        ) from error
-    unit = np.eye(covariance.shape[-1])
-    flat = lower.reshape(-1, *unit.shape)
-    factors = np.stack([solve_triangular(block, unit, lower=True).T for block in flat])
-    return factors.reshape(covariance.shape)

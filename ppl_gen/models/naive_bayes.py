@@ -14,8 +14,9 @@ from sklearn.utils.validation import (
 
 from ppl_gen.algorithms.trees import tree_map, tree_sum
 from ppl_gen.data import Rows
+from ppl_gen.engines.devices import resolve_device
 from ppl_gen.estimator import GenerativeModel
-from ppl_gen.families import Family, Multinomial, Normal
+from ppl_gen.families import Family, Normal
 from ppl_gen.inference.base import InferenceMethod
 from ppl_gen.inference.em import EM
 from ppl_gen.latent_class import LatentClass, choose_family
@@ -121,6 +122,7 @@ class NaiveBayes(ClassifierMixin, GenerativeModel):  # type: ignore[misc]
         self
         """
         method = self._resolved_method()
+        resolve_device(self.device)
         self._forget()
         classes, labels = self._encode_labels(y)
         rows = self._read_rows(X, sample_weight, labels)
@@ -389,9 +391,9 @@ class NaiveBayes(ClassifierMixin, GenerativeModel):  # type: ignore[misc]
 
         check_is_fitted(self)
         values = self._read_checked(X)
-        if isinstance(self.structure_.family, Multinomial) and hasattr(values, "toarray"):
-            values = values.toarray()
         joint = self._joint(values)
+        if hasattr(values, "toarray"):  # a term for every entry is dense in any case
+            values = values.toarray()
         rows = np.arange(len(joint))
         codes = self._class_code(label) if label is not None else joint.argmax(axis=1)
         codes = np.broadcast_to(codes, rows.shape)

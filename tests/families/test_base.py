@@ -534,8 +534,11 @@ def test_parameters_come_back_from_the_sites(name):
     assert_trees_close(tree_map(lambda leaf: leaf[1], stacked), back)
 
 
-@pytest.mark.parametrize("engine_name", ["numpyro", "pyro"])
-@pytest.mark.parametrize("name", EVERY)
+# The parts of "columns" are compiled by their own cases: a name before theirs needs one engine.
+@pytest.mark.parametrize(
+    ("name", "engine_name"),
+    [(name, "pyro") for name in EVERY] + [(name, "numpyro") for name in EVERY if name != "columns"],
+)
 def test_the_program_is_the_prior_of_the_penalty(name, engine_name):
     c = case(name, change=prior_on)
     engine = engines.get(engine_name)
@@ -580,7 +583,7 @@ def test_known_classes_give_the_estimate_of_certain_responsibilities(name):
     c = case(name)
     labels = np.arange(N_ROWS) % N_CLASSES
     hot = np.eye(N_CLASSES)[labels]
-    near = c.family.estimate(c.family.initial_statistics(c.x[:10], hot[:10]))
+    near = hot[:10].T @ c.x[:10] / 5.0
     found = c.family.labelled_estimate(near, c.family.labelled_statistics(near, c.x, labels, hot))
     expected = c.family.estimate(c.family.initial_statistics(c.x, hot))
     assert_trees_close(found, expected, rtol=1e-10, atol=1e-10)

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from scipy.stats import invwishart, multivariate_normal
 
+from ppl_gen.algorithms.normal import precision_factor
 from ppl_gen.families import Normal
-from ppl_gen.families.normal import COVARIANCE_TYPES, precision_factor
+from ppl_gen.families.normal import COVARIANCE_TYPES
 
 X = np.random.default_rng(0).normal(size=(50, 3)) @ np.array([[2, 0.5, 0], [0, 1, 0.3], [0, 0, 3]])
 
