@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,10 @@ _NODE_HEIGHT = 0.62
 _LETTER = 0.085
 _GAP_X, _GAP_Y = 0.3, 0.5
 _PAD, _LABEL = 0.18, 0.3
+
+#: How much an arrow may bend, the least first, and the points at which we look for collisions.
+_BENDS = (0.0, 0.15, -0.15, 0.3, -0.3, 0.45, -0.45, 0.6, -0.6)
+_STEPS = 60
 
 
 def program_engine(program: Program, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Engine:
@@ -52,7 +57,8 @@ def dependency_graph(
             observed=site.observed,
             latent=site.kind == "sample" and not site.observed,
             discrete=site.discrete,
-            plates=site.plates,
+            # A plate takes the next batch axis to the left, so the last axis is the outermost.
+            plates=site.plates[::-1],
             distribution=site.distribution,
         )
     # Parents in the order of the program, so that the same program gives the same drawing.
@@ -207,7 +213,8 @@ def draw_plates(graph: nx.DiGraph[str], *, ax: Axes | None = None, title: str = 
     nodes: dict[str, _Box] = {}
     _draw_boxes(ax, page, graph, nodes, level=0)
     for parent, child in graph.edges:
-        _draw_edge(ax, nodes[parent], nodes[child])
+        others = [box for name, box in nodes.items() if name not in (parent, child)]
+        _draw_edge(ax, nodes[parent], nodes[child], others)
     ax.set_xlim(-0.1, page.width + 0.1)
     ax.set_ylim(-0.1, page.height + 0.1)
     ax.set_aspect("equal")
@@ -268,20 +275,52 @@ def _draw_node(ax: Axes, box: _Box, graph: nx.DiGraph[str]) -> None:
         ax.text(x, y - 0.12, line, ha="center", va="center", fontsize=7, color="0.3", zorder=4)
 
 
-def _draw_edge(ax: Axes, parent: _Box, child: _Box) -> None:
-    """Draw an arrow from border to border of two ellipses."""
+def _draw_edge(ax: Axes, parent: _Box, child: _Box, others: Sequence[_Box]) -> None:
+    """Draw an arrow between two nodes, bent around those in its way."""
     from matplotlib.patches import FancyArrowPatch
 
-    start, end = _border(parent, child), _border(child, parent)
+    bend = min(_BENDS, key=lambda b: sum(_hits(_curve(parent, child, b), o) for o in others))
+    points = _curve(parent, child, bend)
+    outside = [p for p in points if _reach(parent, p) > 1.0 and _reach(child, p) > 1.0]
+    start, end = outside[0], outside[-1]
     ax.add_patch(
-        FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=11, color="black", zorder=2)
+        FancyArrowPatch(
+            start,
+            end,
+            connectionstyle=f"arc3,rad={bend}",
+            arrowstyle="-|>",
+            mutation_scale=11,
+            shrinkA=0,
+            shrinkB=0,
+            color="black",
+            zorder=2,
+        )
     )
 
 
-def _border(box: _Box, towards: _Box) -> tuple[float, float]:
-    x, y = box.x + box.width / 2, box.y + box.height / 2
-    dx, dy = towards.x + towards.width / 2 - x, towards.y + towards.height / 2 - y
-    # Where the ray to the other centre leaves the ellipse.
-    reach = ((2 * dx / box.width) ** 2 + (2 * dy / box.height) ** 2) ** 0.5
-    scale = 1.0 / max(reach, 1e-12)
-    return x + dx * scale, y + dy * scale
+def _curve(parent: _Box, child: _Box, bend: float) -> list[tuple[float, float]]:
+    """Return points of matplotlib's arc3 between two centres: a quadratic Bezier curve."""
+    (x0, y0), (x1, y1) = _centre(parent), _centre(child)
+    cx = (x0 + x1) / 2 + bend * (y1 - y0)
+    cy = (y0 + y1) / 2 - bend * (x1 - x0)
+    points = []
+    for step in range(1, _STEPS):
+        t = step / _STEPS
+        a, b, c = (1 - t) ** 2, 2 * t * (1 - t), t**2
+        points.append((a * x0 + b * cx + c * x1, a * y0 + b * cy + c * y1))
+    return points
+
+
+def _centre(box: _Box) -> tuple[float, float]:
+    return box.x + box.width / 2, box.y + box.height / 2
+
+
+def _reach(box: _Box, point: tuple[float, float]) -> float:
+    """Return the distance from the centre of an ellipse; one on its border."""
+    x, y = _centre(box)
+    return math.hypot(2 * (point[0] - x) / box.width, 2 * (point[1] - y) / box.height)
+
+
+def _hits(points: Sequence[tuple[float, float]], box: _Box) -> int:
+    """Count the points within a node or close to it."""
+    return sum(_reach(box, point) < 1.1 for point in points)

@@ -124,7 +124,10 @@ class Engine(EngineCore):
             support_values=values,
             latent=getattr(inner, "latent", None),
             log_prob=self.to_numpy(record.log_prob) if scored else None,
-            distribution=name,
+            # NumPyro has a class for each parametrisation.
+            distribution=None
+            if name is None
+            else name.removesuffix("Probs").removesuffix("Logits"),
             improper=getattr(inner, "improper", name == "ImproperUniform"),
         )
 

@@ -47,7 +47,8 @@ class Site:
     observed : bool
     value : ndarray
     plates : tuple of (name, size)
-        Outermost first; the batch axes of `value`, left to right.
+        The batch axes of `value`, left to right. A plate takes the next axis to the left of those
+        it is inside of, so that the plate entered first is the last one here.
     dims : tuple of str or None
         Names of the event axes, where the program gives them.
     discrete : bool

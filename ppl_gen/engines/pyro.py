@@ -148,12 +148,10 @@ class PyroEngine(Engine):
         if obs is not None:
             obs = self.asarray(obs)
             # As Pyro samples them: categories index, so they are integers; counts are floats.
-            index = isinstance(distribution.support, type(pd.constraints.integer_interval(0, 1)))
-            categories = index and isinstance(unwrap(distribution), pd.Categorical)
-            if not obs.is_floating_point() and not categories:
-                obs = obs.to(getattr(torch, torch_arrays.precision().dtype))
-            elif categories:
+            if isinstance(unwrap(distribution), pd.Categorical):
                 obs = obs.long()
+            elif not obs.is_floating_point():
+                obs = obs.to(getattr(torch, torch_arrays.precision().dtype))
         return pyro.sample(name, distribution, obs=obs, infer=infer or {})
 
     def plate(
