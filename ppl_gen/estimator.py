@@ -7,34 +7,21 @@ latent; point fits are posteriors of one draw, so scoring knows no difference.
 """
 
 import warnings
+from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import (
-    _check_feature_names,
-    _check_n_features,
-    _check_sample_weight,
-    check_is_fitted,
-    validate_data,
-)
+from sklearn.utils.validation import check_is_fitted
 
 from ppl_gen.algorithms.row_chunks import map_rows
 from ppl_gen.algorithms.trees import tree_map
-from ppl_gen.data import (
-    Rows,
-    Schema,
-    describe_matrix,
-    is_frame,
-    read_frame,
-    refuse_empty_columns,
-    to_numpy,
-)
+from ppl_gen.data import Rows, Schema
 from ppl_gen.engines.devices import resolve_device
 from ppl_gen.inference.base import InferenceMethod, resolve
 from ppl_gen.inference.em import EM
 from ppl_gen.latent_class import LatentClass
+from ppl_gen.table_reader import TableReader
 
 Array = Any
 Parameters = dict[str, Any]
@@ -44,7 +31,7 @@ Parameters = dict[str, Any]
 SCORING_DRAWS = 1000
 
 
-class GenerativeModel(BaseEstimator):  # type: ignore[misc]
+class GenerativeModel(TableReader):
     """What every model shares; see the models for what each one is.
 
     Attributes
@@ -58,7 +45,6 @@ class GenerativeModel(BaseEstimator):  # type: ignore[misc]
     density: ClassVar[str] = "exact"
     methods: ClassVar[tuple[str, ...]] = ("em", "svi", "nuts")
 
-    schema_: Schema
     structure_: LatentClass
     parameters_: Parameters
 
@@ -71,9 +57,6 @@ class GenerativeModel(BaseEstimator):  # type: ignore[misc]
     def _publish(self) -> None:
         """Set the fitted attributes that users read, as NumPy."""
 
-    def _takes_sparse(self) -> bool:
-        return False
-
     def _resolved_method(self) -> InferenceMethod:
         chosen = self.inference if self.inference is not None else self.methods[0]
         method = resolve(chosen)
@@ -83,83 +66,6 @@ class GenerativeModel(BaseEstimator):  # type: ignore[misc]
                 f"these do: {', '.join(map(repr, self.methods))}"
             )
         return method
-
-    @property
-    def _who(self) -> str:
-        return type(self).__name__
-
-    # -- reading ---------------------------------------------------------------------------------
-
-    def _read(self, X: Any, *, reset: bool) -> Array:
-        """Turn a table into a matrix, NaN where missing; `reset` when it is the one to fit."""
-        X = to_numpy(X)
-        fitted_frame = not reset and self.schema_.container in ("pandas", "polars")
-        if is_frame(X) and (reset or fitted_frame):
-            if reset:
-                values, self.schema_ = read_frame(X, self._who)
-            _check_feature_names(self, X, reset=reset)
-            _check_n_features(self, X, reset=reset)
-            return values if reset else self.schema_.encode(X, self._who)
-        if fitted_frame and any(column.kind == "category" for column in self.schema_.columns):
-            raise TypeError(
-                f"{self._who}: X is a {type(X).__name__}, but the model was fitted on a DataFrame "
-                "with categories; give a DataFrame with the same columns"
-            )
-        original = getattr(X, "dtype", None)
-        X = validate_data(
-            self,
-            X,
-            reset=reset,
-            dtype=np.float64,
-            accept_sparse="csr" if self._takes_sparse() else False,
-            ensure_all_finite="allow-nan",
-        )
-        sparse = hasattr(X, "toarray")
-        if reset:
-            if not sparse and np.isnan(X.sum()):
-                refuse_empty_columns(X, [None] * X.shape[1], self._who)
-            numeric = isinstance(original, np.dtype) and original.kind in "iuf"
-            self.schema_ = describe_matrix(X, "sparse" if sparse else "numpy")
-            if numeric:
-                self.schema_ = Schema(
-                    self.schema_.container,
-                    tuple(type(c)(c.name, c.kind, str(original)) for c in self.schema_.columns),
-                )
-        return X
-
-    def _read_rows(self, X: Any, sample_weight: Any, labels: Array | None) -> Rows:
-        values = self._read(X, reset=True)
-        if values.shape[0] < 2:
-            raise ValueError(
-                f"{self._who}.fit: n_samples=1, but a distribution is learned from 2 rows or more"
-            )
-        weights = None
-        if sample_weight is not None:
-            weights = _check_sample_weight(sample_weight, values, ensure_non_negative=True)
-            if not weights.sum() > 0.0:
-                raise ValueError(f"{self._who}.fit: every sample_weight is zero")
-        self._warn_constant(values)
-        return Rows(values, weights, labels)
-
-    def _warn_constant(self, values: Array) -> None:
-        """Warn of columns of numbers that never change: their variance is the floor's."""
-        if hasattr(values, "toarray") or not self._has_normal_columns():
-            return
-        with np.errstate(invalid="ignore"):
-            constant = np.nanmax(values, axis=0) == np.nanmin(values, axis=0)
-        numbers = [column.kind == "number" for column in self.schema_.columns]
-        places = np.flatnonzero(constant & numbers)
-        if len(places):
-            shown = ", ".join(str(self.schema_.names[place]) for place in places[:5])
-            warnings.warn(
-                f"{self._who}.fit: {len(places)} constant column(s) ({shown}): the variance is "
-                "set to its floor; leave such columns out",
-                RuntimeWarning,
-                stacklevel=5,
-            )
-
-    def _has_normal_columns(self) -> bool:
-        return True
 
     # -- fitting -------------------------------------------------------------------------------
 
@@ -288,26 +194,39 @@ class GenerativeModel(BaseEstimator):  # type: ignore[misc]
         draw: Parameters = tree_map(lambda leaf: leaf[s], self.parameters_)
         return draw
 
-    def _joint(self, values: Array) -> Array:
-        """Log p(x, z = k), averaged over the draws: (n, K)."""
+    def _joint_by_chunk(self, values: Array, work: Callable[[slice, Array], None]) -> None:
+        """Call `work` with chunks of rows and their log p(x, z = k), averaged over the draws."""
         draws = [self._draw(s) for s in range(self._n_draws)]
 
-        def chunk(rows: slice) -> Array:
+        def chunk(rows: slice) -> None:
             x = values[rows]
             total = self.structure_.joint_log_prob(draws[0], x)
             for draw in draws[1:]:
                 total = np.logaddexp(total, self.structure_.joint_log_prob(draw, x))
-            return total - np.log(len(draws)) if len(draws) > 1 else total
+            work(rows, total - np.log(len(draws)) if len(draws) > 1 else total)
 
-        return np.concatenate(map_rows(chunk, values.shape[0]))
+        map_rows(chunk, values.shape[0])
+
+    def _joint(self, values: Array) -> Array:
+        """Log p(x, z = k), averaged over the draws: (n, K)."""
+        joint = np.empty((values.shape[0], self.structure_.n_classes))
+        self._joint_by_chunk(values, joint.__setitem__)
+        return joint
 
     def _evidence(self, values: Array) -> tuple[Array, Array]:
         """Log p(x), and p(z | x): (n,), (n, K)."""
-        joint = self._joint(values)
-        top = joint.max(axis=1, keepdims=True)
-        shares = np.exp(joint - top)
-        total = shares.sum(axis=1, keepdims=True)
-        return (np.log(total) + top)[:, 0], shares / total
+        evidence = np.empty(values.shape[0])
+        shares = np.empty((values.shape[0], self.structure_.n_classes))
+
+        def normalise(rows: slice, joint: Array) -> None:
+            top = joint.max(axis=1, keepdims=True)
+            share = np.exp(joint - top)
+            total = share.sum(axis=1, keepdims=True)
+            evidence[rows] = (np.log(total) + top)[:, 0]
+            np.divide(share, total, out=shares[rows])
+
+        self._joint_by_chunk(values, normalise)
+        return evidence, shares
 
     def log_prob(self, X: Any) -> Array:
         """Log density of each row, in nats.

@@ -371,6 +371,8 @@ class LatentClass:
         if rows.labels is None:
             return {"x": rows.values}
         known = rows.labels >= 0
+        if known.all():
+            return {"x": rows.values, "y": rows.labels}
         data = {"x": rows.values[known], "y": rows.labels[known]}
         if not known.all():
             data["x_unlabelled"] = rows.values[~known]

@@ -227,7 +227,8 @@ class Normal(Family):
             outer = (x * xp.sum(r, axis=1)[:, None]).T @ x
         else:
             # Rows along the last axis, in long vectors; x' x of all classes is one product.
-            weighted = r.T[:, None, :] * x.T[None]
+            columns = np.ascontiguousarray(x.T) if xp is np else x.T
+            weighted = r.T[:, None, :] * columns[None]
             product = xp.reshape(weighted, (n_classes * width, n_rows)) @ x
             outer = xp.reshape(product, (n_classes, width, width))
         return {"count": xp.sum(r, axis=0), "sum": r.T @ x, "square": outer}

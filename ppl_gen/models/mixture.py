@@ -278,7 +278,9 @@ class GaussianMixture(_Mixture):
         given = (self.weights_init, self.means_init, self.precisions_init)
         if warm is not None or all(value is None for value in given):
             return warm
-        start = structure.initialize(rows, rng, "kmeans")
+        # Nothing is drawn where everything is given.
+        how = "random" if all(value is not None for value in given) else "kmeans"
+        start = structure.initialize(rows, rng, how)
         family = start["family"]
         if self.weights_init is not None:
             weights = self._given("weights_init", start["weights"].shape)

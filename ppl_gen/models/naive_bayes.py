@@ -272,9 +272,10 @@ class NaiveBayes(ClassifierMixin, GenerativeModel):  # type: ignore[misc]
             )
         else:
             unknown = np.zeros(len(y), dtype=bool)
-        if len(np.unique(y[~unknown])) == 1 and y.dtype.kind in "iuf":
+        numeric = y.dtype.kind in "iuf"
+        if numeric and unknown.any() and len(np.unique(y[~unknown])) == 1:
             unknown = np.isnan(y) if y.dtype.kind == "f" else np.zeros(len(y), dtype=bool)
-        known = y[~unknown]
+        known = y[~unknown] if unknown.any() else y
         if known.dtype.kind == "O" and len(known) and not isinstance(known[0], str):
             known = np.asarray(known.tolist())
         check_classification_targets(known)

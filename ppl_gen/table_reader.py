@@ -1,0 +1,121 @@
+"""Tables in and out of estimators: what every model of rows does with X."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import (
+    _check_feature_names,
+    _check_n_features,
+    _check_sample_weight,
+    validate_data,
+)
+
+from ppl_gen.data import (
+    Rows,
+    Schema,
+    describe_matrix,
+    is_frame,
+    read_frame,
+    refuse_empty_columns,
+    to_numpy,
+)
+
+Array = Any
+
+
+class TableReader(BaseEstimator):  # type: ignore[misc]
+    """An estimator that reads tables: arrays, frames, sparse matrices, NaN where missing.
+
+    Attributes
+    ----------
+    schema_ : Schema
+        What the table that was fitted looked like.
+    """
+
+    schema_: Schema
+
+    def _takes_sparse(self) -> bool:
+        return False
+
+    @property
+    def _who(self) -> str:
+        return type(self).__name__
+
+    def _read(self, X: Any, *, reset: bool) -> Array:
+        """Turn a table into a matrix, NaN where missing; `reset` when it is the one to fit."""
+        X = to_numpy(X)
+        fitted_frame = not reset and self.schema_.container in ("pandas", "polars")
+        if is_frame(X) and (reset or fitted_frame):
+            if reset:
+                values, self.schema_ = read_frame(X, self._who)
+            _check_feature_names(self, X, reset=reset)
+            _check_n_features(self, X, reset=reset)
+            return values if reset else self.schema_.encode(X, self._who)
+        if fitted_frame and any(column.kind == "category" for column in self.schema_.columns):
+            raise TypeError(
+                f"{self._who}: X is a {type(X).__name__}, but the model was fitted on a DataFrame "
+                "with categories; give a DataFrame with the same columns"
+            )
+        original = getattr(X, "dtype", None)
+        X = validate_data(
+            self,
+            X,
+            reset=reset,
+            dtype=np.float64,
+            accept_sparse="csr" if self._takes_sparse() else False,
+            ensure_all_finite="allow-nan",
+        )
+        sparse = hasattr(X, "toarray")
+        if reset:
+            if not sparse and np.isnan(X.sum()):
+                refuse_empty_columns(X, [None] * X.shape[1], self._who)
+            numeric = isinstance(original, np.dtype) and original.kind in "iuf"
+            self.schema_ = describe_matrix(X, "sparse" if sparse else "numpy")
+            if numeric:
+                self.schema_ = Schema(
+                    self.schema_.container,
+                    tuple(type(c)(c.name, c.kind, str(original)) for c in self.schema_.columns),
+                )
+        return X
+
+    def _read_rows(self, X: Any, sample_weight: Any, labels: Array | None) -> Rows:
+        values = self._read(X, reset=True)
+        if values.shape[0] < 2:
+            raise ValueError(
+                f"{self._who}.fit: n_samples=1, but a distribution is learned from 2 rows or more"
+            )
+        weights = None
+        if sample_weight is not None:
+            weights = _check_sample_weight(sample_weight, values, ensure_non_negative=True)
+            if not weights.sum() > 0.0:
+                raise ValueError(f"{self._who}.fit: every sample_weight is zero")
+        self._warn_constant(values)
+        return Rows(values, weights, labels)
+
+    def _warn_constant(self, values: Array) -> None:
+        """Warn of columns of numbers that never change: their variance is the floor's."""
+        if hasattr(values, "toarray") or not self._has_normal_columns():
+            return
+        numbers = np.array([column.kind == "number" for column in self.schema_.columns])
+        # What changes among the first rows need not be looked at any further.
+        places = np.flatnonzero(numbers & constant_columns(values[:1000]))
+        places = places[constant_columns(values[:, places])]
+        if len(places):
+            shown = ", ".join(str(self.schema_.names[place]) for place in places[:5])
+            warnings.warn(
+                f"{self._who}.fit: {len(places)} constant column(s) ({shown}): the variance is "
+                "set to its floor; leave such columns out",
+                RuntimeWarning,
+                stacklevel=5,
+            )
+
+    def _has_normal_columns(self) -> bool:
+        return True
+
+
+def constant_columns(values: Array) -> Array:
+    """Tell which columns have one value only, or none: (D,)."""
+    first = np.where(np.isnan(values), -np.inf, values).max(axis=0)
+    return ((values == first) | np.isnan(values)).all(axis=0)
