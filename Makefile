@@ -46,7 +46,7 @@ test: lint
 	$(BIN)/python -m pytest --cov=ppl_gen --cov-report=term:skip-covered --cov-fail-under=90
 
 test-slow: $(VENV)/.dev
-	$(BIN)/python -m pytest -m 'slow and not gpu'
+	$(BIN)/python -m pytest -m slow
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

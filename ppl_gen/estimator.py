@@ -67,6 +67,12 @@ class GenerativeModel(TableReader):
             )
         return method
 
+    def _bound(self, rows: Rows) -> LatentClass:
+        """Return the structure bound to the training rows, with a warning of constant columns."""
+        structure = self._structure(rows)
+        self._warn_constant(rows.values, ~np.asarray(structure.whole))
+        return structure
+
     # -- fitting -------------------------------------------------------------------------------
 
     def _fit_structure(self, structure: LatentClass, rows: Rows, method: InferenceMethod) -> None:

@@ -89,18 +89,14 @@ class TableReader(BaseEstimator):  # type: ignore[misc]
         weights = None
         if sample_weight is not None:
             weights = _check_sample_weight(sample_weight, values, ensure_non_negative=True)
-            if not weights.sum() > 0.0:
-                raise ValueError(f"{self._who}.fit: every sample_weight is zero")
-        self._warn_constant(values)
         return Rows(values, weights, labels)
 
-    def _warn_constant(self, values: Array) -> None:
-        """Warn of columns of numbers that never change: their variance is the floor's."""
-        if hasattr(values, "toarray") or not self._has_normal_columns():
+    def _warn_constant(self, values: Array, normal: Array) -> None:
+        """Warn of `normal` columns that never change: their variance is the floor's."""
+        if hasattr(values, "toarray") or not normal.any():
             return
-        numbers = np.array([column.kind == "number" for column in self.schema_.columns])
         # What changes among the first rows need not be looked at any further.
-        places = np.flatnonzero(numbers & constant_columns(values[:1000]))
+        places = np.flatnonzero(normal & constant_columns(values[:1000]))
         places = places[constant_columns(values[:, places])]
         if len(places):
             shown = ", ".join(str(self.schema_.names[place]) for place in places[:5])
@@ -110,9 +106,6 @@ class TableReader(BaseEstimator):  # type: ignore[misc]
                 RuntimeWarning,
                 stacklevel=5,
             )
-
-    def _has_normal_columns(self) -> bool:
-        return True
 
 
 def constant_columns(values: Array) -> Array:

@@ -16,6 +16,18 @@ settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
+def pytest_collection_modifyitems(items):
+    """Skip what needs a GPU where the engines find none, and say so."""
+    on_gpu = [item for item in items if item.get_closest_marker("gpu")]
+    if not on_gpu:
+        return
+    from ppl_gen.engines.devices import resolve_device
+
+    if resolve_device("auto") == "cpu":
+        for item in on_gpu:
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device that JAX finds"))
+
+
 @pytest.fixture(scope="session")
 def eight_schools_posterior():
     """A run that several test modules look at: compiled once."""

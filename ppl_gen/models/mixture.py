@@ -49,7 +49,7 @@ class _Mixture(DensityMixin, GenerativeModel):  # type: ignore[misc]
                 f"{self._who}.fit: n_components={self.n_components}, but X has "
                 f"n_samples={len(rows)} rows; use fewer components"
             )
-        self._fit_structure(self._structure(rows), rows, method)
+        self._fit_structure(self._bound(rows), rows, method)
         return self
 
     def _structure(self, rows: Rows) -> LatentClass:
@@ -178,9 +178,6 @@ class Mixture(_Mixture):
 
     def _concentration(self) -> float:
         return float(self.weight_concentration)
-
-    def _has_normal_columns(self) -> bool:
-        return self.family in ("auto", "normal") or isinstance(self.family, Normal)
 
     def _takes_sparse(self) -> bool:
         return self.family in ("multinomial", "poisson", "bernoulli") or bool(

@@ -133,7 +133,7 @@ class NaiveBayes(ClassifierMixin, GenerativeModel):  # type: ignore[misc]
                 "more (a label -1 means unlabelled)"
             )
         self.classes_ = classes
-        structure = self._structure(rows)
+        structure = self._bound(rows)
         self._check_priors()
         if (
             isinstance(method, EM)
@@ -316,9 +316,6 @@ class NaiveBayes(ClassifierMixin, GenerativeModel):  # type: ignore[misc]
         return self.family in ("multinomial", "poisson", "bernoulli") or bool(
             getattr(self.family, "takes_sparse", False)
         )
-
-    def _has_normal_columns(self) -> bool:
-        return self.family in ("auto", "normal") or isinstance(self.family, Normal)
 
     def _latent_names(self, labels: Array) -> Array:
         return self.classes_[labels]
