@@ -119,7 +119,11 @@ def convert_argument(name: str, value: Any, asarray: Callable[[Any], Any]) -> An
 
 
 def _numeric(name: str, array: Any) -> Any:
-    if array.dtype.kind in "biuf":
+    if array.dtype.kind in "iu":
+        # Codes of a pandas category are int8: torch does not index by it, takes uint8 for a mask,
+        # and sums of small integers wrap.
+        return array.astype(np.int64)
+    if array.dtype.kind in "bf":
         return array
     if array.dtype.kind == "O":
         try:
