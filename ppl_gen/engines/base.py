@@ -25,6 +25,7 @@ from ppl_gen.engines.core import (
     Site,
     active_engine,
     active_precision,
+    entered_plates,
     noted_dims,
     unwrap,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "Site",
     "active_engine",
     "active_precision",
+    "entered_plates",
     "noted_dims",
     "unwrap",
 ]
@@ -59,12 +61,13 @@ class Engine(EngineCore):
 
     @contextlib.contextmanager
     def activate(self) -> Iterator[None]:
-        """Make this the engine that `sample`, `dist` and `ops` speak to."""
-        token = active_engine.set(self)
+        """Make this the engine that `sample`, `dist` and `ops` speak to, for one run."""
+        token, plates = active_engine.set(self), entered_plates.set({})
         try:
             yield
         finally:
             active_engine.reset(token)
+            entered_plates.reset(plates)
 
     @contextlib.contextmanager
     def precision(self, dtype: str | None = None, device: str = "auto") -> Iterator[Precision]:
@@ -103,7 +106,9 @@ class Engine(EngineCore):
         """Convert a dict of NumPy arrays."""
         return {name: self.asarray(value) for name, value in values.items()}
 
-    def _site(self, record: Record, dims: tuple[str, ...] | None) -> Site:
+    def _site(
+        self, record: Record, dims: tuple[str, ...] | None, to_numpy: Callable[[Any], NDArray[Any]]
+    ) -> Site:
         inner = unwrap(record.distribution)
         is_sample = record.kind == "sample"
         scored = is_sample or record.kind == "factor"
@@ -111,19 +116,19 @@ class Engine(EngineCore):
         name = None if inner is None else type(inner).__name__
         values = None
         if is_discrete and inner.has_enumerate_support and not record.distribution.event_shape:
-            values = self.to_numpy(self._support(record.distribution)).reshape(-1)
+            values = to_numpy(self._support(record.distribution)).reshape(-1)
         return Site(
             name=record.name,
             kind=record.kind,
             observed=record.observed,
-            value=self.to_numpy(record.value),
+            value=to_numpy(record.value),
             plates=record.plates,
             dims=dims,
             discrete=is_discrete,
             support=None if values is None else len(values),
             support_values=values,
             latent=getattr(inner, "latent", None),
-            log_prob=self.to_numpy(record.log_prob) if scored else None,
+            log_prob=to_numpy(record.log_prob) if scored else None,
             # NumPyro has a class for each parametrisation.
             distribution=None
             if name is None
@@ -167,7 +172,25 @@ class Engine(EngineCore):
                 )
             finally:
                 noted_dims.reset(token)
-            return {name: self._site(record, noted.get(name)) for name, record in records.items()}
+            return {
+                name: self._site(record, noted.get(name), self.to_numpy)
+                for name, record in records.items()
+            }
+
+    def outline(
+        self,
+        model: Model,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        values: Mapping[str, Any] | None = None,
+    ) -> dict[str, Site]:
+        """Tell what `trace` would, but for the numbers: arrays have the right shapes only.
+
+        Parameters and errors are those of `trace`. JAX computes nothing for it, and so compiles
+        nothing.
+        """
+        return self.trace(model, args, kwargs, values=values)
 
     def has_discrete_latents(self, trace: Mapping[str, Site]) -> bool:
         """Tell whether a trace has discrete sites that nobody observed."""
@@ -283,7 +306,7 @@ class Engine(EngineCore):
             If a site is not in the program, or a continuous latent has no draws.
         """
         first = {name: value[0] for name, value in draws.items()}
-        trace = self.trace(model, args, kwargs, values=first)
+        trace = self.outline(model, args, kwargs, values=first)
         missing = [s for s in trace.values() if s.kind == "sample" and s.name not in draws]
         missing = [s for s in missing if not s.observed]
         if open_sites := [s.name for s in missing if s.support is None]:
@@ -346,7 +369,7 @@ class Engine(EngineCore):
         ValueError
             If a drawn latent outside every plate has another shape than the program gives it.
         """
-        trace = self.trace(model, args, kwargs, seed=seed)
+        trace = self.outline(model, args, kwargs)
         given = {}
         for name, value in draws.items():
             site = trace.get(name)
@@ -379,7 +402,7 @@ class Engine(EngineCore):
         ValueError
             If a prior is improper.
         """
-        trace = self.trace(model, args, kwargs, seed=seed)
+        trace = self.outline(model, args, kwargs)
         if improper := [name for name, site in trace.items() if site.improper]:
             raise ValueError(
                 f"Engine.prior_predictive: {', '.join(improper)} has an improper prior, which "

@@ -32,6 +32,8 @@ class Precision:
 active_engine: ContextVar[Engine | None] = ContextVar("ppl_gen_engine", default=None)
 #: Dtype and device of conversions; None: never entered in this thread.
 active_precision: ContextVar[Precision | None] = ContextVar("ppl_gen_precision", default=None)
+#: The plates that this run of a program has entered, by name.
+entered_plates: ContextVar[dict[str, Any]] = ContextVar("ppl_gen_plates")
 #: Where `sample` and `deterministic` note the names of their event axes, while someone listens.
 noted_dims: ContextVar[dict[str, tuple[str, ...]] | None] = ContextVar("ppl_gen_dims", default=None)
 

@@ -7,6 +7,7 @@ process; ``XLA_PYTHON_CLIENT_PREALLOCATE=false`` is set here unless the user has
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +26,16 @@ from numpyro.ops.provenance import eval_provenance
 
 from ppl_gen.engines._numpyro_distributions import DISTRIBUTIONS
 from ppl_gen.engines.arguments import convert_call
-from ppl_gen.engines.base import Arrays, Engine, Model, Precision, Record
+from ppl_gen.engines.base import (
+    Arrays,
+    Engine,
+    Model,
+    Precision,
+    Record,
+    Site,
+    entered_plates,
+    noted_dims,
+)
 from ppl_gen.engines.jax_arrays import JaxRandom
 from ppl_gen.engines.jax_arrays import ops as jax_ops
 
@@ -115,9 +125,14 @@ class NumPyroEngine(Engine):
         self, name: str, size: int, subsample_size: int | None = None, dim: int | None = None
     ) -> contextlib.AbstractContextManager[Any]:
         """Enter conditionally independent repetitions."""
-        plate: contextlib.AbstractContextManager[Any] = numpyro.plate(
-            name, size, subsample_size=subsample_size, dim=dim
-        )
+        plates = entered_plates.get()
+        # Entered again, a plate keeps the rows of the first time; NumPyro would draw others.
+        rows = {name: plates[name]._indices} if name in plates else {}
+        with handlers.substitute(data=rows):
+            plate: contextlib.AbstractContextManager[Any] = numpyro.plate(
+                name, size, subsample_size=subsample_size, dim=dim
+            )
+        plates.setdefault(name, plate)
         return plate
 
     def param(self, name: str, init_value: Any = None, constraint: Any = None) -> Any:
@@ -156,6 +171,32 @@ class NumPyroEngine(Engine):
 
         enumerated: Model = config_enumerate(model, "parallel")
         return enumerated
+
+    def outline(
+        self,
+        model: Model,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        values: Mapping[str, Any] | None = None,
+    ) -> dict[str, Site]:
+        """Tell what `trace` would, but for the numbers: arrays have the right shapes only."""
+        sites = {}
+
+        def run(key: Any, fixed: Mapping[str, Any]) -> None:
+            records = self._execute(model, args, kwargs or {}, fixed, key)
+            for name, record in records.items():
+                site = self._site(record, noted.get(name), _hollow)
+                sites[name] = dataclasses.replace(site, support_values=None)
+
+        noted: dict[str, tuple[str, ...]] = {}
+        with self._inside():
+            token = noted_dims.set(noted)
+            try:
+                jax.eval_shape(run, self._key(0), self.to_native(values or {}))
+            finally:
+                noted_dims.reset(token)
+        return sites
 
     def dependencies(
         self, model: Model, args: Sequence[Any], kwargs: Mapping[str, Any], *, seed: int = 0
@@ -234,6 +275,11 @@ class NumPyroEngine(Engine):
 
     def _support(self, distribution: Any) -> Any:
         return distribution.enumerate_support(expand=False)
+
+
+def _hollow(x: Any) -> NDArray[Any]:
+    """Return zeros of the shape and dtype of an array whose numbers are not known."""
+    return np.broadcast_to(np.zeros((), jnp.result_type(x)), jnp.shape(x))
 
 
 ENGINE = NumPyroEngine()

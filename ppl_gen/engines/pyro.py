@@ -25,7 +25,7 @@ from pyro.poutine.runtime import get_plates
 from ppl_gen.engines import torch_arrays
 from ppl_gen.engines._pyro_distributions import DISTRIBUTIONS
 from ppl_gen.engines.arguments import convert_call
-from ppl_gen.engines.base import Arrays, Engine, Model, Precision, Record, unwrap
+from ppl_gen.engines.base import Arrays, Engine, Model, Precision, Record, entered_plates, unwrap
 
 #: Where Pyro spells arguments otherwise: portable name -> Pyro's, in the portable order.
 _SPELLING: dict[str, dict[str, str]] = {
@@ -52,16 +52,18 @@ _SPELLING: dict[str, dict[str, str]] = {
 _unchecked: ContextVar[bool] = ContextVar("ppl_gen_unchecked", default=False)
 
 
-class _WholePlate(pyro.plate):  # type: ignore[misc]
-    """A plate without a minibatch, which a program may enter more than once by its name.
+class _PlateAgain(pyro.plate):  # type: ignore[misc]
+    """A plate that a program enters again by its name, with the rows of the first time.
 
-    Pyro's own takes its index from a sample site, and the same name twice is an error there;
-    NumPyro allows it.
+    Pyro's own takes its rows from a sample site, and the same name twice is an error there.
     """
 
-    @staticmethod
-    def _subsample(name: str, size: int, *_: Any) -> tuple[int, int, None]:
-        return size, size, None
+    def __init__(self, first: Any, dim: int | None) -> None:
+        self._rows = first.size, first.subsample_size, first._indices
+        super().__init__(first.name, first.size, dim=dim, device=first.device)
+
+    def _subsample(self, *_: Any) -> tuple[int, int, Any]:
+        return self._rows
 
 
 class _Fix(Messenger):  # type: ignore[misc]
@@ -158,12 +160,14 @@ class PyroEngine(Engine):
         self, name: str, size: int, subsample_size: int | None = None, dim: int | None = None
     ) -> contextlib.AbstractContextManager[Any]:
         """Enter conditionally independent repetitions."""
-        device = torch_arrays.precision().device
-        whole = subsample_size is None or subsample_size >= size
-        make = _WholePlate if whole else pyro.plate
-        plate: contextlib.AbstractContextManager[Any] = make(
-            name, size, subsample_size=subsample_size, dim=dim, device=device
-        )
+        plates = entered_plates.get()
+        plate: contextlib.AbstractContextManager[Any]
+        if name in plates:
+            plate = _PlateAgain(plates[name], dim)
+        else:
+            device = torch_arrays.precision().device
+            plate = pyro.plate(name, size, subsample_size=subsample_size, dim=dim, device=device)
+            plates[name] = plate
         return plate
 
     def param(self, name: str, init_value: Any = None, constraint: Any = None) -> Any:
