@@ -253,7 +253,7 @@ def precision_factor(covariance: Array) -> Array:
     ValueError
         If a covariance is not positive definite.
     """
-    from scipy.linalg import solve_triangular
+    from scipy.linalg.lapack import get_lapack_funcs
 
     try:
         lower = np.linalg.cholesky(covariance)
@@ -263,9 +263,11 @@ def precision_factor(covariance: Array) -> Array:
             "columns or two columns are collinear; increase reg_covar, set prior='default', use "
             "fewer components or covariance_type='diag'"
         ) from error
-    unit = np.eye(covariance.shape[-1])
-    flat = lower.reshape(-1, *unit.shape)
-    factors = np.stack([solve_triangular(block, unit, lower=True).T for block in flat])
+    flat = lower.reshape(-1, *covariance.shape[-2:])
+    # Not solve_triangular: OpenBLAS wakes its threads for it however small the matrix, and waits
+    # milliseconds for them where another process has the core.
+    invert = get_lapack_funcs("trtri", (lower,))
+    factors = np.stack([invert(block, lower=1)[0].T for block in flat])
     return factors.reshape(covariance.shape)
 
 
