@@ -253,7 +253,7 @@ def precision_factor(covariance: Array) -> Array:
     ValueError
         If a covariance is not positive definite.
     """
-    from scipy.linalg.lapack import get_lapack_funcs
+    from scipy.linalg.lapack import dtrtri
 
     try:
         lower = np.linalg.cholesky(covariance)
@@ -266,8 +266,7 @@ def precision_factor(covariance: Array) -> Array:
     flat = lower.reshape(-1, *covariance.shape[-2:])
     # Not solve_triangular: OpenBLAS wakes its threads for it however small the matrix, and waits
     # milliseconds for them where another process has the core.
-    invert = get_lapack_funcs("trtri", (lower,))
-    factors = np.stack([invert(block, lower=1)[0].T for block in flat])
+    factors = np.stack([dtrtri(block, lower=1)[0].T for block in flat])
     return factors.reshape(covariance.shape)
 
 
