@@ -141,7 +141,12 @@ class Schema:
                 {
                     str(name): list(column) if column.dtype == object else column
                     for name, column in columns.items()
-                }
+                },
+                schema_overrides={
+                    str(column.name): polars.Enum(column.categories)
+                    for column in self.columns
+                    if column.dtype.startswith("Enum")
+                },
             )
         import pandas
 
@@ -251,6 +256,8 @@ def _describe(name: Any, values: Any, who: str) -> Column:
     if dtype == "category":
         categories = values.cat.categories
         return Column(name, "category", dtype, tuple(categories.tolist()), values.cat.ordered)
+    if dtype.startswith("Enum"):
+        return Column(name, "category", dtype, tuple(values.dtype.categories.to_list()))
     lowered = dtype.lower()
     if lowered.startswith("bool"):
         return Column(name, "bool", dtype)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ppl_gen.algorithms.arrays import array_namespace, beside
-from ppl_gen.algorithms.kmeans import kmeans, nearest
+from ppl_gen.algorithms.kmeans import SEED_ROWS, kmeans, nearest
 from ppl_gen.algorithms.row_chunks import map_rows
 from ppl_gen.algorithms.trees import tree_map, tree_sum
 from ppl_gen.data import Rows, Schema
@@ -170,16 +170,39 @@ class LatentClass:
         """Start from a hard assignment, by k-means++ or at random; known labels stay."""
         if how == "random":
             labels = rng.integers(self.n_classes, size=len(rows))
+        elif rows.labels is None:
+            return self._start_clustered(rows, rng)
         else:
+            # Clusters have no names: rows go to the class whose labelled rows they are near.
             features = self.family.features(rows.values)
-            if rows.labels is None:
-                labels = kmeans(features, self.n_classes, rng, rows.weights)
-            else:
-                # Clusters have no names: rows go to the class whose labelled rows they are near.
-                hot = self.indicators(rows.labels, rows.weights)
-                labels = nearest(features, class_means(features, hot))
+            hot = self.indicators(rows.labels, rows.weights)
+            labels = nearest(features, class_means(features, hot))
         if rows.labels is not None:
             labels = np.where(rows.labels >= 0, rows.labels, labels)
+        return self._assigned(rows, labels)
+
+    def _start_clustered(self, rows: Rows, rng: np.random.Generator) -> Parameters:
+        """Start from k-means, of standardised columns or as they are: whichever fits better.
+
+        Columns of one unit, such as pixels, lose their meaning when standardised; columns of
+        several have none before.
+        """
+        candidates = []
+        looked = rows
+        if len(rows) > SEED_ROWS:
+            looked = rows[np.sort(rng.choice(len(rows), SEED_ROWS, replace=False))]
+        for units in (False,) if all(self.whole) else (False, True):
+            features = self.family.features(rows.values, units=units)
+            labels = kmeans(features, self.n_classes, rng, rows.weights)
+            start = self._assigned(rows, labels)
+            candidates.append((self._log_likelihood(start, looked), start))
+        return max(candidates, key=lambda candidate: candidate[0])[1]
+
+    def _log_likelihood(self, parameters: Parameters, rows: Rows) -> float:
+        return float(sum(map_rows(lambda c: self.e_step(parameters, rows[c])[1], len(rows))))
+
+    def _assigned(self, rows: Rows, labels: Array) -> Parameters:
+        """Estimate from a hard assignment of the rows to classes."""
 
         def count(chunk: slice) -> Statistics:
             hot = self.indicators(labels[chunk], rows.weights_of(chunk))

@@ -134,8 +134,11 @@ class Family:
         """Statistics of the first M-step, when there are no parameters yet."""
         return self.statistics({}, x, responsibilities)
 
-    def features(self, x: Array) -> Array:
-        """Embed rows in a Euclidean space, without NaN, where k-means may start: (n, F)."""
+    def features(self, x: Array, *, units: bool = False) -> Array:
+        """Embed rows in a Euclidean space, without NaN, where k-means may start: (n, F).
+
+        Columns of real numbers are standardised, or keep their `units`.
+        """
         raise NotImplementedError  # pragma: no cover
 
     def sample(self, parameters: Parameters, labels: Array, random: RandomSource) -> Array:

@@ -100,7 +100,7 @@ class Categorical(Counted):
         probs = np.where(self._allowed > 0.0, parameters["probs"], 1.0)
         return -self.alpha * float(np.log(probs).sum())
 
-    def features(self, x: Array) -> Array:
+    def features(self, x: Array, *, units: bool = False) -> Array:
         return self._indicators(np, x) - self._indicators(np, x).mean(axis=0)
 
     def sample(self, parameters: Parameters, labels: Array, random: RandomSource) -> Array:

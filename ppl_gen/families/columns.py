@@ -128,10 +128,9 @@ class Columns(Family):
             family.penalty(parameters[name], statistics[name]) for name, family, _ in self.parts
         )
 
-    def features(self, x: Array) -> Array:
-        return np.concatenate(
-            [family.features(x[:, list(columns)]) for _, family, columns in self.parts], axis=1
-        )
+    def features(self, x: Array, *, units: bool = False) -> Array:
+        each = [family.features(x[:, list(c)], units=units) for _, family, c in self.parts]
+        return np.concatenate(each, axis=1)
 
     def sample(self, parameters: Parameters, labels: Array, random: RandomSource) -> Array:
         drawn = [family.sample(parameters[name], labels, random) for name, family, _ in self.parts]

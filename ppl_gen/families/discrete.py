@@ -40,7 +40,7 @@ class Counted(Family):
                 f"found {values[wrong][0]:g}; expected counts 0, 1, 2, ..."
             )
 
-    def features(self, x: Array) -> Array:
+    def features(self, x: Array, *, units: bool = False) -> Array:
         dense = x.toarray() if hasattr(x, "toarray") else x
         return centred(np.sqrt(dense))
 

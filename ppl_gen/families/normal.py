@@ -372,10 +372,10 @@ class Normal(Family):
 
     # -- everything else -------------------------------------------------------------------
 
-    def features(self, x: Array) -> Array:
+    def features(self, x: Array, *, units: bool = False) -> Array:
         values = x - self.offset
         values = np.where(np.isnan(values), 0.0, values)
-        spread = values.std(axis=0)
+        spread = 1.0 if units else values.std(axis=0)
         return values / np.where(spread > 0.0, spread, 1.0)
 
     def sample(self, parameters: Parameters, labels: Array, random: RandomSource) -> Array:

@@ -272,37 +272,46 @@ class GaussianMixture(_Mixture):
         self, structure: LatentClass, rows: Rows, rng: np.random.Generator
     ) -> Parameters | None:
         warm = super()._start(structure, rows, rng)
-        given = (self.weights_init, self.means_init, self.precisions_init)
-        if warm is not None or all(value is None for value in given):
+        weights, mean, factor = self._given_start(rows.values.shape[1])
+        if warm is not None or (weights is None and mean is None and factor is None):
             return warm
-        # Nothing is drawn where everything is given.
-        how = "random" if all(value is not None for value in given) else "kmeans"
-        start = structure.initialize(rows, rng, how)
-        family = start["family"]
-        if self.weights_init is not None:
-            weights = self._given("weights_init", start["weights"].shape)
-            if (weights < 0.0).any() or not np.isclose(weights.sum(), 1.0):
-                raise ValueError("GaussianMixture: weights_init must be positive and sum to 1")
+        # Nothing is looked for where everything is given.
+        missing = weights is None or mean is None or factor is None
+        start = structure.initialize(rows, rng, "kmeans" if missing else "random")
+        if weights is not None:
             start["weights"] = weights
-        if self.means_init is not None:
-            family["mean"] = self._given("means_init", family["mean"].shape)
-        if self.precisions_init is not None:
-            shape = family["precision_cholesky"].shape
-            precisions = self._given("precisions_init", shape)
-            if self.covariance_type in ("diag", "spherical"):
-                if (precisions <= 0.0).any():
-                    raise ValueError("GaussianMixture: precisions_init must be positive")
-                family["precision_cholesky"] = np.sqrt(precisions)
-            else:
-                try:
-                    family["precision_cholesky"] = np.linalg.cholesky(precisions)
-                except np.linalg.LinAlgError as error:
-                    raise ValueError(
-                        "GaussianMixture: precisions_init must be symmetric and positive definite"
-                    ) from error
+        if mean is not None:
+            start["family"]["mean"] = mean
+        if factor is not None:
+            start["family"]["precision_cholesky"] = factor
         return start
 
-    def _given(self, name: str, shape: tuple[int, ...]) -> Array:
+    def _given_start(self, width: int) -> tuple[Array | None, Array | None, Array | None]:
+        """Weights, means and factors of the precisions that the user gave, checked."""
+        count = int(self.n_components)
+        weights = self._given("weights_init", (count,))
+        if weights is not None and ((weights < 0.0).any() or not np.isclose(weights.sum(), 1.0)):
+            raise ValueError("GaussianMixture: weights_init must be positive and sum to 1")
+        mean = self._given("means_init", (count, width))
+        shapes = {"tied": (width, width), "diag": (count, width), "spherical": (count,)}
+        shape = shapes.get(self.covariance_type, (count, width, width))
+        precisions = self._given("precisions_init", shape)
+        if precisions is None:
+            return weights, mean, None
+        if self.covariance_type in ("diag", "spherical"):
+            if (precisions <= 0.0).any():
+                raise ValueError("GaussianMixture: precisions_init must be positive")
+            return weights, mean, np.sqrt(precisions)
+        try:
+            return weights, mean, np.linalg.cholesky(precisions)
+        except np.linalg.LinAlgError as error:
+            raise ValueError(
+                "GaussianMixture: precisions_init must be symmetric and positive definite"
+            ) from error
+
+    def _given(self, name: str, shape: tuple[int, ...]) -> Array | None:
+        if getattr(self, name) is None:
+            return None
         value = np.asarray(getattr(self, name), dtype=np.float64)
         if value.shape != shape:
             raise ValueError(
