@@ -143,7 +143,7 @@ class Schema:
                     for name, column in columns.items()
                 },
                 schema_overrides={
-                    str(column.name): polars.Enum(column.categories)
+                    str(column.name): polars.Enum(column.categories or ())
                     for column in self.columns
                     if column.dtype.startswith("Enum")
                 },

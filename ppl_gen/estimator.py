@@ -18,6 +18,7 @@ from ppl_gen.algorithms.row_chunks import map_rows
 from ppl_gen.algorithms.trees import tree_map
 from ppl_gen.data import Rows, Schema
 from ppl_gen.engines.devices import resolve_device
+from ppl_gen.families import FAMILIES
 from ppl_gen.inference.base import InferenceMethod, resolve
 from ppl_gen.inference.em import EM
 from ppl_gen.latent_class import LatentClass
@@ -56,6 +57,15 @@ class GenerativeModel(TableReader):
 
     def _publish(self) -> None:
         """Set the fitted attributes that users read, as NumPy."""
+
+    def _takes_sparse(self) -> bool:
+        return self._trait("takes_sparse", default=False)
+
+    def _trait(self, name: str, *, default: bool) -> bool:
+        """Return what the family that is asked for says of itself, before there are any data."""
+        family = getattr(self, "family", None)
+        family = FAMILIES.get(family) if isinstance(family, str) else family
+        return bool(getattr(family, name, default))
 
     def _resolved_method(self) -> InferenceMethod:
         chosen = self.inference if self.inference is not None else self.methods[0]
@@ -414,8 +424,9 @@ class GenerativeModel(TableReader):
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = True
+        tags.input_tags.allow_nan = self._trait("takes_nan", default=True)
         tags.input_tags.sparse = self._takes_sparse()
+        tags.input_tags.positive_only = self._takes_sparse()  # what may be sparse are counts
         return tags
 
 

@@ -162,7 +162,8 @@ class LatentClass:
         """Log p(x, z = k) of rows (n, D), in nats: (n, K)."""
         weights = parameters["weights"]
         xp = array_namespace(weights)
-        return self.family.log_prob(parameters["family"], x) + xp.log(weights)
+        with np.errstate(divide="ignore"):  # a class may have no chance at all
+            return self.family.log_prob(parameters["family"], x) + xp.log(weights)
 
     # -- the EM protocol ---------------------------------------------------------------------
 

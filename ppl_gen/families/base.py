@@ -33,6 +33,8 @@ class Family:
     name: ClassVar[str]
     #: Whether `log_prob` and `statistics` take scipy.sparse rows.
     takes_sparse: ClassVar[bool] = False
+    #: Whether entries may be missing.
+    takes_nan: ClassVar[bool] = True
 
     n_columns: int | None = dataclasses.field(default=None, kw_only=True)
 

@@ -174,8 +174,7 @@ class Multinomial(Counted):
 
     Notes
     -----
-    The total of a row is taken as given. Missing counts are left out of the total, and the
-    probabilities of the others renormalised: the exact conditional.
+    The total of a row is taken as given. A missing count would leave it unknown: NaN is refused.
 
     Examples
     --------
@@ -186,21 +185,22 @@ class Multinomial(Counted):
     """
 
     name: ClassVar[str] = "multinomial"
+    takes_nan: ClassVar[bool] = False
 
     #: Total of a drawn row where nothing else is said: the mean total of the training rows.
     total: int | None = dataclasses.field(default=None, kw_only=True)
 
     def bind(self, x: Array, n_classes: int) -> Self:
         bound = super().bind(x, n_classes)
-        if bound.missing:
-            raise ValueError(
-                "Multinomial: X has NaN, but a count that is missing leaves the total of its row "
-                "unknown; fill it, or use Poisson columns, which take NaN"
-            )
         mean_total = float(x.sum()) / max(x.shape[0], 1)
         return dataclasses.replace(bound, total=max(round(mean_total), 1))
 
     def check(self, x: Array) -> None:
+        if _has_nan(x):
+            raise ValueError(
+                "Multinomial: X has NaN, but a count that is missing leaves the total of its row "
+                "unknown; fill it, or use Poisson columns, which take NaN"
+            )
         # Fractional counts, such as tf-idf weights, are taken as scikit-learn takes them.
         values = stored(x)
         if (values < 0).any():

@@ -179,11 +179,6 @@ class Mixture(_Mixture):
     def _concentration(self) -> float:
         return float(self.weight_concentration)
 
-    def _takes_sparse(self) -> bool:
-        return self.family in ("multinomial", "poisson", "bernoulli") or bool(
-            getattr(self.family, "takes_sparse", False)
-        )
-
 
 class GaussianMixture(_Mixture):
     """A mixture of normals, with scikit-learn's names and more ways to fit it.

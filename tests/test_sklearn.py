@@ -1,0 +1,100 @@
+"""Every estimator behaves as scikit-learn expects, in its checks and in its tools."""
+
+import pickle
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.datasets import load_iris
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from ppl_gen import EM, NUTS, BayesClassifier, GaussianMixture, Mixture, NaiveBayes
+
+ESTIMATORS = [
+    GaussianMixture(2, inference=EM(max_iter=20)),
+    GaussianMixture(2, "diag", inference=EM(max_iter=20)),
+    Mixture(2, inference=EM(max_iter=20)),
+    NaiveBayes(),
+    NaiveBayes("multinomial"),
+    BayesClassifier(GaussianMixture()),
+    # The checks set the random state of the estimator alone, not of the one inside.
+    BayesClassifier(Mixture(2, inference=EM(max_iter=20), random_state=0)),
+]
+
+
+# scikit-learn's checks fit tables with constant columns, of which the models warn.
+@pytest.mark.filterwarnings("ignore:.*constant column:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore:.*components died:RuntimeWarning")
+@parametrize_with_checks(ESTIMATORS)
+def test_scikit_learns_checks(estimator, check):
+    check(estimator)
+
+
+X, Y = load_iris(return_X_y=True)
+
+
+def test_cross_validation_of_a_classifier():
+    for model in (NaiveBayes(), BayesClassifier(GaussianMixture())):
+        assert cross_val_score(model, X, Y, cv=5).mean() > 0.94
+
+
+def test_cross_validation_of_a_density_scores_held_out_rows():
+    scores = cross_val_score(GaussianMixture(2, random_state=0), X, cv=3)
+    assert scores.shape == (3,)
+    assert np.isfinite(scores).all()
+
+
+def test_a_pipeline_fits_and_scores():
+    model = make_pipeline(StandardScaler(), GaussianMixture(3, random_state=0)).fit(X)
+    scaled = StandardScaler().fit_transform(X)
+    alone = GaussianMixture(3, random_state=0).fit(scaled)
+    np.testing.assert_array_equal(model.predict(X), alone.predict(scaled))
+    assert model.score(X) == alone.score(scaled)
+
+
+def test_a_grid_searches_the_model_and_its_inference():
+    search = GridSearchCV(
+        GaussianMixture(random_state=0, inference=EM(max_iter=30)),
+        {"n_components": [1, 2, 3], "inference__n_init": [1, 3]},
+        cv=3,
+    ).fit(np.random.default_rng(0).permutation(X))
+    assert search.best_params_["n_components"] > 1
+    assert search.best_estimator_.inference.n_init == search.best_params_["inference__n_init"]
+
+
+def test_a_grid_searches_the_density_of_a_classifier():
+    pipeline = make_pipeline(StandardScaler(), BayesClassifier(GaussianMixture(random_state=0)))
+    grid = {
+        "bayesclassifier__model__covariance_type": ["full", "diag"],
+        "bayesclassifier__priors": [None, "dirichlet"],
+    }
+    search = GridSearchCV(pipeline, grid, cv=3).fit(X, Y)
+    assert search.best_score_ > 0.95
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=repr)
+def test_clones_share_settings_and_nothing_fitted(estimator):
+    x = np.abs(X)
+    fitted = clone(estimator).fit(x, Y)
+    copy = clone(fitted)
+    assert repr(copy) == repr(fitted)
+    assert not any(name.endswith("_") and name[0] != "_" for name in vars(copy))
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=repr)
+def test_pickles_travel_between_processes(estimator):
+    # For joblib's workers. What is kept is kept by `save`, which runs no code when read.
+    model = clone(estimator).fit(np.abs(X), Y)
+    again = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(again.predict(np.abs(X)), model.predict(np.abs(X)))
+
+
+def test_settings_of_the_inference_are_parameters():
+    model = GaussianMixture(inference=NUTS(draws=10))
+    model.set_params(inference__draws=20)
+    assert model.inference.draws == 20
+    with pytest.raises(ValueError, match="Invalid parameter 'steps'"):
+        model.set_params(inference__steps=3)
