@@ -10,32 +10,40 @@ import numpy as np
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
 from ppl_gen import NUTS, GaussianMixture, NaiveBayes, arviz_bridge, plots
-from ppl_gen.datasets import load_penguins
+from ppl_gen.datasets import Dataset, load_penguins
 from ppl_gen.evaluate.calibration import expected_calibration_error
 
 SIZES = ["bill_length_mm", "bill_depth_mm", "flipper_length_mm"]
 
 
-def main(folder: str = "runs/demo") -> None:
-    """Run the demonstration, and write to a folder."""
+def main(folder: str = "runs/demo", method: NUTS | None = None) -> None:
+    """Run the demonstration, and write to a folder.
+
+    Parameters
+    ----------
+    folder : str
+        Pictures and models there are replaced.
+    method : NUTS, optional
+        Its settings, such as fewer draws.
+    """
     import matplotlib as mpl
 
     mpl.use("Agg")
     out = Path(folder)
     out.mkdir(parents=True, exist_ok=True)
     penguins = load_penguins()
-    mixture(penguins, out)
+    mixture(penguins, out, method or NUTS())
     naive_bayes(penguins, out)
     print(f"\nPictures and models are in {out}/.")
 
 
-def mixture(penguins: object, out: Path) -> None:
+def mixture(penguins: Dataset, out: Path, method: NUTS) -> None:
     """Find the species without being told: a Bayesian mixture by NUTS, with its verdict."""
-    frame = penguins.frame  # type: ignore[attr-defined]
+    frame = penguins.frame
     sizes = frame[SIZES]
     print(f"A Gaussian mixture of {len(sizes)} penguins by NUTS")
     print(f"({int(sizes.isna().sum().sum())} of {sizes.size} measurements are missing)\n")
-    model = GaussianMixture(3, inference=NUTS(), random_state=0).fit(sizes)
+    model = GaussianMixture(3, inference=method, random_state=0).fit(sizes)
     posterior = model.posterior_
     print(posterior.summary(var_names=["weights", "mean"]).to_string())
     print(f"\nVerdict: {posterior.verdict}\n")
@@ -50,9 +58,9 @@ def mixture(penguins: object, out: Path) -> None:
     model.save(out / "mixture", overwrite=True)
 
 
-def naive_bayes(penguins: object, out: Path) -> None:
+def naive_bayes(penguins: Dataset, out: Path) -> None:
     """Tell the species from mixed columns, some of them missing."""
-    X, y = penguins.X.drop(columns="year"), penguins.y  # type: ignore[attr-defined]
+    X, y = penguins.X.drop(columns="year"), penguins.y
     print(f"\nNaive Bayes on {', '.join(X.columns)}\n")
     model = NaiveBayes(random_state=0)
     folds = StratifiedKFold(5, shuffle=True, random_state=0)

@@ -41,9 +41,22 @@ def plot_mixture(
     n_draws : int
         Draws of the parameters to show.
     ax : matplotlib.axes.Axes, optional
+
+    Raises
+    ------
+    TypeError
+        If the components are not normal.
     """
     from matplotlib.colors import TABLEAU_COLORS
 
+    from ppl_gen.families import Normal
+
+    family = model.structure_.family
+    if not isinstance(family, Normal):
+        raise TypeError(
+            f"plot_mixture: the components of {type(model).__name__} are {family!r}; expected "
+            "normal ones, which have ellipses, as those of GaussianMixture"
+        )
     ax = _axes(ax)
     colours = list(TABLEAU_COLORS.values())
     values = model._read(X, reset=False)
@@ -88,15 +101,39 @@ def _moments(model: Any, draw: dict[str, Array]) -> list[tuple[Array, Array]]:
 
 
 def plot_history(model: Any, *, ax: Any = None) -> "Axes":
-    """Draw the objective of EM, in nats a row, over its steps."""
+    """Draw what EM or SVI climbed, over its steps: nats a row, or the ELBO in nats.
+
+    Parameters
+    ----------
+    model : GenerativeModel
+        Fitted by EM or SVI.
+    ax : matplotlib.axes.Axes, optional
+
+    Raises
+    ------
+    ValueError
+        If the method climbs nothing, as NUTS.
+    """
+    history, label = getattr(model, "history_", None), "objective, nats a row"
+    if history is None:
+        history, label = model.posterior_.info.get("history"), "ELBO, nats"
+    if history is None:
+        raise ValueError(
+            f"plot_history: {type(model).__name__} was fitted by {model.posterior_.method!r}, "
+            "which has no objective; expected 'em' with steps, or 'svi'"
+        )
     ax = _axes(ax)
-    ax.plot(np.arange(1, len(model.history_) + 1), model.history_, marker=".", color="C0")
-    ax.set(xlabel="step", ylabel="objective, nats a row")
+    marker = "." if len(history) <= 100 else ""
+    ax.plot(np.arange(1, len(history) + 1), history, marker=marker, color="C0")
+    ax.set(xlabel="step", ylabel=label)
     return ax  # type: ignore[no-any-return]
 
 
 def plot_calibration(y: Any, proba: Array, classes: Array, *, ax: Any = None) -> "Axes":
     """Draw how often predictions of each confidence are right; the diagonal is honest.
+
+    The area of a dot is the share of the rows in its bin, and its bar the 90% interval of the
+    share that is right: Jeffreys', Beta(right + 1/2, wrong + 1/2).
 
     Parameters
     ----------
@@ -105,14 +142,19 @@ def plot_calibration(y: Any, proba: Array, classes: Array, *, ax: Any = None) ->
     proba : (n, C)
         Predicted probabilities, in the order of `classes`.
     classes : (C,)
+    ax : matplotlib.axes.Axes, optional
     """
+    from scipy.stats import beta
+
     from ppl_gen.evaluate.calibration import expected_calibration_error, reliability_curve
 
     ax = _axes(ax)
     confidence, accuracy, counts = reliability_curve(y, proba, classes)
     ax.plot([0.0, 1.0], [0.0, 1.0], color="0.7", lw=1.0)
-    ax.scatter(confidence, accuracy, s=200.0 * np.sqrt(counts / counts.sum()), color="C0")
-    ax.plot(confidence, accuracy, color="C0", lw=1.0)
+    right = counts * accuracy
+    low, high = (beta.ppf(q, right + 0.5, counts - right + 0.5) for q in (0.05, 0.95))
+    ax.vlines(confidence, low, high, color="C0", lw=1.0, alpha=0.6)
+    ax.scatter(confidence, accuracy, s=10.0 + 200.0 * counts / counts.sum(), color="C0")
     error = expected_calibration_error(y, proba, classes)
     ax.set(
         xlabel="confidence",
@@ -132,6 +174,7 @@ def plot_explanation(explanation: Any, row: int = 0, *, ax: Any = None) -> "Axes
     explanation : pandas.DataFrame
     row : int
         Place of the row.
+    ax : matplotlib.axes.Axes, optional
     """
     ax = _axes(ax)
     one = explanation.iloc[row]
