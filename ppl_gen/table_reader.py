@@ -59,14 +59,22 @@ class TableReader(BaseEstimator):  # type: ignore[misc]
                 "with categories; give a DataFrame with the same columns"
             )
         original = getattr(X, "dtype", None)
-        X = validate_data(
-            self,
-            X,
-            reset=reset,
-            dtype=np.float64,
-            accept_sparse="csr" if self._takes_sparse() else False,
-            ensure_all_finite="allow-nan",
-        )
+        try:
+            X = validate_data(
+                self,
+                X,
+                reset=reset,
+                dtype=np.float64,
+                accept_sparse="csr" if self._takes_sparse() else False,
+                ensure_all_finite="allow-nan",
+            )
+        except ValueError as error:
+            if "could not convert" not in str(error):
+                raise
+            raise ValueError(
+                f"{self._who}: X has values that are not numbers ({error}); encode them, or give "
+                "a DataFrame to a model that takes categories, such as NaiveBayes or Mixture"
+            ) from error
         sparse = hasattr(X, "toarray")
         if reset:
             if not sparse and np.isnan(X.sum()):
