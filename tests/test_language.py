@@ -168,6 +168,35 @@ def test_no_global_flag_changes():
 
 
 @pytest.mark.parametrize("name", ENGINES)
+def test_integers_meet_constants_in_full_precision(name):
+    """Torch alone computes these in float32."""
+    found = {}
+
+    @program
+    def arithmetic(codes, flags):
+        found["times"] = 0.1 * codes
+        found["divided"] = codes / 3
+        found["flags"] = flags * 0.1
+        found["power"] = codes**0.5
+        found["mean"] = ops.exp(codes)
+        found["indexed"] = ops.asarray([0.1, 0.2])[codes]
+
+    engine = engines.get(name)
+    codes = np.array([0, 1, 1])
+    engine.trace(arithmetic.native(name), (codes, codes == 1))
+    expected = {
+        "times": 0.1 * codes,
+        "divided": codes / 3,
+        "flags": (codes == 1) * 0.1,
+        "power": codes**0.5,
+        "mean": np.exp(codes),
+        "indexed": np.array([0.1, 0.2, 0.2]),
+    }
+    for key, value in expected.items():
+        np.testing.assert_allclose(engine.to_numpy(found[key]), value, rtol=1e-15)
+
+
+@pytest.mark.parametrize("name", ENGINES)
 @pytest.mark.parametrize("copy_context", [False, True])
 def test_a_thread_gives_the_same(name, copy_context):
     engine = engines.get(name)
@@ -192,8 +221,10 @@ def test_a_thread_gives_the_same(name, copy_context):
 @pytest.mark.parametrize("name", ENGINES)
 def test_one_seed_gives_the_same_draws(name):
     engine = engines.get(name)
-    model = mixture.native(name)
-    a, b, c = (engine.prior_predictive(model, (), {}, 3, seed=seed)["x"] for seed in (5, 5, 6))
+    model = eight_schools.native(name)
+    a, b, c = (
+        engine.prior_predictive(model, ([1.0],), {}, 3, seed=seed)["y"] for seed in (5, 5, 6)
+    )
     np.testing.assert_array_equal(a, b)
     assert not np.array_equal(a, c)
 

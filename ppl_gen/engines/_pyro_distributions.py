@@ -118,7 +118,18 @@ class Ordered(OrderedRules, pd.TorchDistribution):  # type: ignore[misc]
         return (draws.abs() if self.positive else draws).sort(-1).values
 
 
-class Flat(pd.ImproperUniform):  # type: ignore[misc]
+class ImproperUniform(pd.ImproperUniform):  # type: ignore[misc]
+    """Pyro's, with a density in the dtype and on the device of the value."""
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
+        return super().expand(batch_shape, _instance or self.__new__(type(self)))
+
+    def log_prob(self, value: torch.Tensor) -> torch.Tensor:
+        batch = value.shape[: value.ndim - len(self.event_shape)]
+        return value.new_zeros(torch_ops.broadcast_shapes(batch, self.batch_shape))
+
+
+class Flat(ImproperUniform):
     """Density one over the reals: improper; draws, uniform in (-2, 2), are starting points only.
 
     Parameters
@@ -133,13 +144,6 @@ class Flat(pd.ImproperUniform):  # type: ignore[misc]
         shape = () if size is None else (int(size),)
         support = constraints.real if size is None else constraints.real_vector
         super().__init__(support, _SCALAR, torch.Size(shape))
-
-    def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
-        return super().expand(batch_shape, _instance or self.__new__(type(self)))
-
-    def log_prob(self, value: torch.Tensor) -> torch.Tensor:
-        batch = value.shape[: value.ndim - len(self.event_shape)]
-        return value.new_zeros(torch_ops.broadcast_shapes(batch, self.batch_shape))
 
     def sample(self, sample_shape: Any = _SCALAR) -> torch.Tensor:
         shape, to = stacked_shape(sample_shape, self.batch_shape, self.event_shape), precision()
@@ -164,5 +168,6 @@ DISTRIBUTIONS = {
     "Family": Family,
     "Ordered": Ordered,
     "Flat": Flat,
+    "ImproperUniform": ImproperUniform,
     "Wishart": Wishart,
 }

@@ -324,6 +324,7 @@ class Engine(EngineCore):
                     f"some of {', '.join(trace)}"
                 )
         if missing:
+            trace = self.trace(model, args, kwargs, values=first)
             return discrete.marginal_log_prob(self, model, args, kwargs, draws, wanted, trace)
         found = self._over_draws(
             model,

@@ -190,6 +190,15 @@ class PyroEngine(Engine):
         """Add to the log joint density."""
         pyro.factor(name, self.asarray(log_factor))
 
+    @contextlib.contextmanager
+    def activate(self) -> Iterator[None]:
+        """Make this the engine that `sample`, `dist` and `ops` speak to, for one run."""
+        dtype = getattr(torch, torch_arrays.precision().dtype)
+        usual = dtype is torch.get_default_dtype()
+        promotion = contextlib.nullcontext() if usual else torch_arrays.Promotion(dtype)
+        with promotion, super().activate():
+            yield
+
     def has_dist(self, name: str) -> bool:
         """Tell whether the engine has a distribution of this name."""
         return name in DISTRIBUTIONS or hasattr(pd, name)

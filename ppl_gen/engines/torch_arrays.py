@@ -10,6 +10,7 @@ import array_api_compat.torch as xp
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.overrides import TorchFunctionMode
 
 from ppl_gen.engines.base import Precision, active_precision
 
@@ -23,6 +24,9 @@ gammaln digamma i0e where
 """
 #: Functions whose integer arguments are numbers, not axes or sizes.
 _ELEMENTWISE = frozenset(_ELEMENTWISE_NAMES.split())
+
+#: Functions that say their dtype themselves.
+_CASTS = frozenset(["bfloat16", "float", "half", "to", "type", "view"])
 
 
 def precision() -> Precision:
@@ -47,6 +51,43 @@ def asarray(x: Any) -> torch.Tensor:
 def to_numpy(x: Any) -> NDArray[Any]:
     """Convert to plain NumPy."""
     return x.detach().cpu().numpy().copy() if isinstance(x, torch.Tensor) else np.array(x)
+
+
+class Promotion(TorchFunctionMode):
+    """Let integers meet Python's floats in the dtype of the precision.
+
+    Torch computes ``0.1 * categories`` in its default dtype, so that 0.1 is a float32 by then.
+    This mode belongs to the thread, unlike the default dtype.
+    """
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Run an operation; where it made float32 of integers alone, run it on floats."""
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        if (
+            not isinstance(out, torch.Tensor)
+            or out.dtype is self.dtype
+            or not out.dtype.is_floating_point
+            or kwargs.get("dtype") is not None
+            or getattr(func, "__name__", "") in _CASTS
+        ):
+            return out
+        tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)]
+        if not tensors or any(t.dtype.is_floating_point or t.dtype.is_complex for t in tensors):
+            return out
+        return func(
+            *(self._widen(value) for value in args),
+            **{key: self._widen(value) for key, value in kwargs.items()},
+        )
+
+    def _widen(self, value: Any) -> Any:
+        return value.to(self.dtype) if isinstance(value, torch.Tensor) else value
 
 
 class TorchRandom:
