@@ -334,7 +334,9 @@ class GenerativeModel(TableReader):
                 return self.schema_.decode(filled[0], whole)
             mean = np.mean(filled, axis=0)
             # Modes of categories are not averaged: they come from the first draw.
-            return self.schema_.decode(np.where(whole, filled[0], mean), whole)
+            completed = np.where(whole, filled[0], mean)
+            # A mean of equal numbers need not be that number.
+            return self.schema_.decode(np.where(np.isnan(values), completed, values), whole)
         rng = self._rng() if random_state is None else np.random.default_rng(random_state)
         tables = []
         for s in rng.integers(self._n_draws, size=n_draws):
