@@ -5,6 +5,8 @@ semi-supervised learning lies between. Its EM protocol and its program are writt
 """
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -25,7 +27,7 @@ from ppl_gen.families import (
     Parameters,
     Statistics,
 )
-from ppl_gen.language import Program, dist, plate, program, sample
+from ppl_gen.language import Program, dist, plate, sample
 
 Array = Any
 
@@ -111,6 +113,41 @@ def class_means(x: Array, indicators: Array) -> Array:
     overall = values.sum(axis=0) / np.maximum(observed.sum(axis=0), 1)
     sums = indicators.T @ values
     return np.where(counts > 0.0, sums / np.where(counts > 0.0, counts, 1.0), overall)
+
+
+def with_holes(family: Family) -> Family:
+    """Return the family for rows with missing entries, whatever those it was bound to had."""
+    return family.with_settings(lambda part: part.replace(missing=True))
+
+
+class RowsProgram(Program):
+    """A program of rows that takes the route for missing entries where its data have some.
+
+    A compiled density cannot look at its values to choose, so it is chosen by the arguments.
+
+    Parameters
+    ----------
+    function : callable
+        The program for rows like those that were fitted.
+    holed : callable
+        The same for rows with missing entries.
+    """
+
+    def __init__(self, function: Callable[..., Any], holed: Callable[..., Any]) -> None:
+        super().__init__(function)
+        self.holed = Program(holed)
+
+    def _native(self, name: str) -> Callable[..., Any]:
+        plain, holed = super()._native(name), self.holed.native(name)
+
+        @functools.wraps(self.function)
+        def model(*args: Any, **kwargs: Any) -> Any:
+            given = self._bind(args, kwargs).arguments
+            rows = [given.get(key) for key in ("x", "x_unlabelled")]
+            holes = any(isinstance(x, np.ndarray) and np.isnan(x).any() for x in rows)
+            return (holed if holes else plain)(*args, **kwargs)
+
+        return model
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -360,10 +397,12 @@ class LatentClass:
         come as ``x_unlabelled``. Without ``x`` the program draws ``n_rows`` rows;
         ``batch_size`` subsamples the rows.
         """
-        family, n_classes, class_name = self.family, self.n_classes, self.class_name
+        return RowsProgram(self._function(self.family), self._function(with_holes(self.family)))
+
+    def _function(self, family: Family) -> Callable[..., None]:
+        n_classes, class_name = self.n_classes, self.class_name
         concentration = np.full(n_classes, 1.0 + self.concentration)
 
-        @program
         def latent_class(
             x: Any = None,
             y: Any = None,
