@@ -64,7 +64,8 @@ def discrete_log_joint(
     ValueError
         If there is no such site, it is not finite, or it does not decompose over its plates.
     """
-    trace = engine.trace(model, args, kwargs, seed=seed)
+    first = {name: value[0] for name, value in draws.items()}
+    trace = engine.trace(model, args, kwargs, seed=seed, values=first)
     holder = next((s.name for s in trace.values() if s.latent == site), None)
     if holder is not None:
         return _inside_mixture(engine, model, args, kwargs, draws, trace, holder)

@@ -39,6 +39,9 @@ from ppl_gen.engines.base import (
 from ppl_gen.engines.jax_arrays import JaxRandom
 from ppl_gen.engines.jax_arrays import ops as jax_ops
 
+#: Elements of data that a compiled program may hold as constants.
+CONSTANT_ELEMENTS = 1_000_000
+
 
 class _Fix(handlers.substitute):  # type: ignore[misc]
     """Give sample, param and plate sites their values; let deterministic ones be computed."""
@@ -181,22 +184,75 @@ class NumPyroEngine(Engine):
         values: Mapping[str, Any] | None = None,
     ) -> dict[str, Site]:
         """Tell what `trace` would, but for the numbers: arrays have the right shapes only."""
-        sites = {}
+        sites, _ = self._staged(jax.eval_shape, model, args, kwargs or {}, values or {}, 0)
+        return sites
 
-        def run(key: Any, fixed: Mapping[str, Any]) -> None:
-            records = self._execute(model, args, kwargs or {}, fixed, key)
-            for name, record in records.items():
+    def trace(
+        self,
+        model: Model,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        seed: int = 0,
+        values: Mapping[str, Any] | None = None,
+    ) -> dict[str, Site]:
+        """Run the model once and tell what each site did; see `Engine.trace`.
+
+        It is compiled whole, since JAX would compile each of its operations by itself. Run
+        step by step are programs that look at a drawn number in plain Python, and large data,
+        which compiling would copy as constants.
+        """
+        whole = (model, args, kwargs or {}, values or {}, seed)
+        if _n_elements(args, kwargs or {}) <= CONSTANT_ELEMENTS:
+            try:
+                sites, numbers = self._staged(lambda f, *x: jax.jit(f)(*x), *whole)
+            except (
+                jax.errors.ConcretizationTypeError,
+                jax.errors.TracerArrayConversionError,
+                jax.errors.TracerIntegerConversionError,
+            ):
+                pass
+            else:
+                known: dict[str, Any] = {
+                    name: {field: self.to_numpy(x) for field, x in found.items()}
+                    for name, found in numbers.items()
+                }
+                return {n: dataclasses.replace(s, **known[n]) for n, s in sites.items()}
+        return super().trace(model, args, kwargs, seed=seed, values=values)
+
+    def _staged(
+        self,
+        stage: Callable[..., Any],
+        model: Model,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        values: Mapping[str, Any],
+        seed: int,
+    ) -> tuple[dict[str, Site], dict[str, dict[str, Any]]]:
+        """Run the model under a stage of JAX: sites with hollow arrays, and what it returned."""
+        sites: dict[str, Site] = {}
+
+        def run(key: Any, fixed: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+            numbers = {}
+            for name, record in self._execute(model, args, kwargs, fixed, key).items():
                 site = self._site(record, noted.get(name), _hollow)
                 sites[name] = dataclasses.replace(site, support_values=None)
+                numbers[name] = {"value": record.value}
+                if site.log_prob is not None:
+                    numbers[name]["log_prob"] = record.log_prob
+                if site.support_values is not None:
+                    support = self._support(record.distribution)
+                    numbers[name]["support_values"] = support.reshape(-1)
+            return numbers
 
         noted: dict[str, tuple[str, ...]] = {}
         with self._inside():
             token = noted_dims.set(noted)
             try:
-                jax.eval_shape(run, self._key(0), self.to_native(values or {}))
+                numbers = stage(run, self._key(seed), self.to_native(values))
             finally:
                 noted_dims.reset(token)
-        return sites
+        return sites, numbers
 
     def dependencies(
         self, model: Model, args: Sequence[Any], kwargs: Mapping[str, Any], *, seed: int = 0
@@ -275,6 +331,12 @@ class NumPyroEngine(Engine):
 
     def _support(self, distribution: Any) -> Any:
         return distribution.enumerate_support(expand=False)
+
+
+def _n_elements(args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
+    """Elements of all arrays among the arguments."""
+    leaves = jax.tree.leaves((tuple(args), dict(kwargs)))
+    return sum(int(np.size(x)) for x in leaves if hasattr(x, "shape"))
 
 
 def _hollow(x: Any) -> NDArray[Any]:

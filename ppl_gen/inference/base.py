@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator
 import ppl_gen
 from ppl_gen.engines import Engine, Site
 
-__all__ = ["METHODS", "InferenceMethod", "resolve", "trace_quietly"]
+__all__ = ["METHODS", "InferenceMethod", "outline_quietly", "resolve"]
 
 #: Lower-case name -> public class.
 METHODS = {"em": "EM", "nuts": "NUTS", "svi": "SVI"}
@@ -76,18 +76,16 @@ def resolve(method: str | InferenceMethod) -> InferenceMethod:
     return made
 
 
-def trace_quietly(
+def outline_quietly(
     engine: Engine,
     native: Callable[..., Any],
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
-    *,
-    seed: int,
 ) -> dict[str, Site]:
-    """Trace a model to look at its sites, without warnings on values outside the support.
+    """Outline a model to look at its sites, without warnings on values outside the support.
 
     They have no finite density, which the method finds and names with more to say.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Out-of-support values", category=UserWarning)
-        return engine.trace(native, args, kwargs, seed=seed)
+        return engine.outline(native, args, kwargs)

@@ -5,7 +5,7 @@ from typing import Any
 
 from ppl_gen import engines
 from ppl_gen.engines import Engine, Site
-from ppl_gen.inference.base import InferenceMethod, resolve, trace_quietly
+from ppl_gen.inference.base import InferenceMethod, outline_quietly, resolve
 from ppl_gen.inference.native import detect_engine
 from ppl_gen.language import Program
 from ppl_gen.posterior import Posterior
@@ -93,7 +93,7 @@ def infer(
     backend = engines.get(name or "numpyro")
     native = getattr(program, backend.name, program)
     with backend.precision(dtype, device):
-        sites = trace_quietly(backend, native, args, kwargs, seed=seed)
+        sites = outline_quietly(backend, native, args, kwargs)
         _check_observed(native, sites)
         _check_tractable(backend, native, args, kwargs, sites)
     posterior: Posterior = run(

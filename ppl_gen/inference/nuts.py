@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from ppl_gen import engines
 from ppl_gen.engines import Engine, Site
-from ppl_gen.inference.base import InferenceMethod, trace_quietly
+from ppl_gen.inference.base import InferenceMethod, outline_quietly
 from ppl_gen.inference.nuts_core import INITS, Run, Settings, depth_stats
 from ppl_gen.posterior import Posterior
 
@@ -177,7 +177,7 @@ class NUTS(InferenceMethod):
         with _ONE_AT_A_TIME:
             with backend.precision(dtype, device) as precision:
                 device = precision.device
-                sites = trace_quietly(backend, native, args, kwargs, seed=seed)
+                sites = outline_quietly(backend, native, args, kwargs)
                 _check_sites(sites)
                 target = backend.enumerated(native) if _discrete(sites) else native
             settings = Settings(
@@ -267,7 +267,10 @@ class NUTS(InferenceMethod):
             try:
                 run: Run = module.run_chains(backend, target, args, kwargs, settings, **common)
             except FloatingPointError as error:
-                raise ValueError(_bad_start(sites, self.init)) from error
+                with backend.precision(dtype, device), warnings.catch_warnings():
+                    warnings.filterwarnings("ignore", message="Out-of-support values")
+                    prior = backend.trace(target, args, kwargs, seed=seed)
+                raise ValueError(_bad_start(prior, self.init)) from error
         return run
 
     def _chain_method(self, device: str) -> str:

@@ -84,7 +84,7 @@ def posterior_predictive(
         chosen = np.sort(np.random.default_rng(seed).choice(total, size=n, replace=n > total))
         latent = {name: values[chosen] for name, values in latent.items()}
     with posterior.precision(engine):
-        trace = engine.trace(native, args, kwargs)
+        trace = engine.outline(native, args, kwargs)
         wanted = [s.name for s in posterior.sites.values() if s.observed and s.kind == "sample"]
         wanted = [name for name in wanted if name in trace] if sites is None else list(sites)
         if closed := [name for name in wanted if name in trace and trace[name].observed]:
