@@ -214,7 +214,10 @@ class BayesClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         ]
         # Drawn class by class, and put back in the order of the labels.
         order = np.argsort(np.argsort(codes, kind="stable"), kind="stable")
-        return _safe_indexing(_concatenated(drawn), order), self.classes_[codes]
+        table = _safe_indexing(_concatenated(drawn), order)
+        if hasattr(table, "reset_index"):
+            table = table.reset_index(drop=True)  # numbered as drawn, not as joined
+        return table, self.classes_[codes]
 
     # -- keeping -------------------------------------------------------------------------------
 

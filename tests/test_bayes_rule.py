@@ -118,6 +118,8 @@ def test_a_category_that_a_class_never_has(container):
     assert type(drawn).__module__.split(".")[0] == container
     assert list(drawn.columns) == list(frame.columns)
     assert drawn.shape == (200, 7)
+    if container == "pandas":
+        assert drawn.index.equals(pd.RangeIndex(200))  # not that of the classes it is joined from
     assert model.score(drawn, labels) > 0.95
 
 
