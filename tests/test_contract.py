@@ -71,7 +71,7 @@ MODELS = {
     ),
 }
 #: Pairs that compile as long as the others, and have no line of code of their own.
-SLOW = [("mixture", "nuts"), ("naive_bayes", "svi")]
+SLOW = [("gaussian_mixture", "svi"), ("mixture", "nuts"), ("naive_bayes", "svi")]
 CASES = [
     pytest.param(
         name,
