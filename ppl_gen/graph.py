@@ -34,7 +34,7 @@ def program_engine(program: Program, args: Sequence[Any], kwargs: Mapping[str, A
     """Return the engine that a program runs on: NumPyro, or Pyro where NumPyro lacks a part."""
     numpyro = engines.get("numpyro")
     try:
-        numpyro.trace(program.numpyro, args, kwargs)
+        numpyro.outline(program.numpyro, args, kwargs)
     except AttributeError:
         # A distribution or function that only Pyro has; Pyro raises if it lacks it as well.
         return engines.get("pyro")
@@ -49,7 +49,7 @@ def dependency_graph(
     model = program.native(engine.name)
     parents = engine.dependencies(model, args, kwargs)
     graph: nx.DiGraph[str] = nx.DiGraph(name=program.name)
-    trace = engine.trace(model, args, kwargs)
+    trace = engine.outline(model, args, kwargs)
     for name, site in trace.items():
         graph.add_node(
             name,

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ppl_gen import deterministic, dist, factor, ops, plate, program, sample
+from ppl_gen import deterministic, dist, engines, factor, ops, plate, program, sample
 from ppl_gen.language import Program
 
 RNG = np.random.default_rng(20)
@@ -195,3 +195,15 @@ CASES = [
     Case(nested, {"y": RNG.normal(size=(4, 3))}),
     Case(classes, {"x": TABLE}),
 ]
+
+
+def latent_sites(trace):
+    return [s.name for s in trace.values() if s.kind == "sample" and not s.observed]
+
+
+def points(case: Case, n: int):
+    """Random points of the support: prior draws, or starting points of an improper prior."""
+    engine = engines.get("pyro")
+    for seed in range(n):
+        trace = engine.trace(case.program.pyro, (), case.data, seed=seed)
+        yield {name: trace[name].value for name in latent_sites(trace)}

@@ -266,10 +266,15 @@ class NumPyroEngine(Engine):
             return inputs.sources
 
         with self._inside():
-            records = self._execute(model, args, kwargs, {}, self._key(seed))
-            values = {n: r.value for n, r in records.items() if r.kind != "factor"}
+            sites = self.outline(model, args, kwargs)
+            # Shapes will do: nothing is computed.
+            values = {
+                name: jax.ShapeDtypeStruct(site.value.shape, site.value.dtype)
+                for name, site in sites.items()
+                if site.kind != "factor"
+            }
             found = eval_provenance(sources, **values)
-        return {name: frozenset().union(*found[name]) for name in records if name in found}
+        return {name: frozenset().union(*found[name]) for name in sites if name in found}
 
     def _execute(
         self,
