@@ -264,7 +264,7 @@ def _describe(name: Any, values: Any, who: str) -> Column:
     if lowered.startswith(("int", "uint", "float")):
         return Column(name, "number", dtype)
     if lowered.startswith(("object", "str", "string", "categorical", "enum")):
-        present = [value for value in values.to_list() if not _is_missing(value)]
+        present = [value for value in values.to_list() if not is_missing(value)]
         if all(isinstance(value, bool | np.bool_) for value in present) and present:
             return Column(name, "bool", dtype)
         if all(isinstance(value, int | float | np.number) for value in present):
@@ -282,8 +282,10 @@ def _describe(name: Any, values: Any, who: str) -> Column:
     )
 
 
-def _is_missing(value: Any) -> bool:
-    return value is None or value != value or str(value) == "<NA>"
+def is_missing(value: Any) -> bool:
+    """Tell whether a value is None, NaN or pandas.NA."""
+    # pandas.NA first: it compares to neither true nor false.
+    return value is None or type(value).__name__ == "NAType" or value != value
 
 
 def _encode(values: Any, column: Column, who: str) -> Matrix:
@@ -293,7 +295,7 @@ def _encode(values: Any, column: Column, who: str) -> Matrix:
             listed = values.to_list() if str(values.dtype) == "object" else None
             if listed is not None or str(values.dtype)[:1].isupper():
                 listed = listed if listed is not None else values.to_list()
-                return np.array([np.nan if _is_missing(v) else float(v) for v in listed])
+                return np.array([np.nan if is_missing(v) else float(v) for v in listed])
             return np.asarray(values, dtype=np.float64)
         except (TypeError, ValueError) as error:
             raise ValueError(
@@ -304,7 +306,7 @@ def _encode(values: Any, column: Column, who: str) -> Matrix:
     codes = {category: float(code) for code, category in enumerate(column.categories)}
     encoded = np.empty(len(values))
     for row, value in enumerate(values.to_list()):
-        if _is_missing(value):
+        if is_missing(value):
             encoded[row] = np.nan
             continue
         code = codes.get(value)

@@ -13,7 +13,7 @@ from sklearn.utils.validation import (
 )
 
 from ppl_gen.algorithms.trees import tree_map, tree_sum
-from ppl_gen.data import Rows
+from ppl_gen.data import Rows, is_missing
 from ppl_gen.engines.devices import resolve_device
 from ppl_gen.estimator import GenerativeModel
 from ppl_gen.families import Family, Normal
@@ -267,9 +267,7 @@ class NaiveBayes(ClassifierMixin, GenerativeModel):  # type: ignore[misc]
         elif y.dtype.kind in "iu":
             unknown = y == -1
         elif y.dtype.kind == "O":
-            unknown = np.array(
-                [v is None or v != v or (not isinstance(v, str) and v == -1) for v in y]
-            )
+            unknown = np.array([is_missing(v) or (not isinstance(v, str) and v == -1) for v in y])
         else:
             unknown = np.zeros(len(y), dtype=bool)
         numeric = y.dtype.kind in "iuf"

@@ -355,9 +355,10 @@ def test_ways_to_say_unlabelled(y):
     assert model.predict(x).tolist() == [0, 1, 1, 1, 0, 0]
 
 
-def test_strings_may_be_unlabelled_too():
+@pytest.mark.parametrize("dtype", [object, "string", "category"])
+def test_strings_may_be_unlabelled_too(dtype):
     x = np.array([[0.0], [5.0], [5.5], [4.8], [0.3], [0.1]])
-    y = np.array(["a", "b", "b", None, "a", None], dtype=object)
+    y = pd.Series(["a", "b", "b", None, "a", None], dtype=dtype)
     assert NaiveBayes(random_state=0).fit(x, y).predict(x).tolist() == list("abbbaa")
 
 
