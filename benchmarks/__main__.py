@@ -50,7 +50,8 @@ def main() -> None:
         "# Benchmarks\n\n"
         "Both sides run in turn in one process, on the same data, from the same start, to the "
         "same answer; times are medians. A ratio above 1 means that ours is faster.\n\n"
-        f"{today}, {cpu_model()}, {cores} cores, Python {platform.python_version()}. {versions}.\n\n"
+        f"{today}, {cpu_model()}, {cores} cores, Python {platform.python_version()}. "
+        f"{versions}.\n\n"
     )
     if len(chosen) == len(JOBS):
         page = Path(__file__).parent.parent / "docs" / "benchmarks.md"

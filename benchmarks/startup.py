@@ -35,4 +35,5 @@ def rows() -> Iterator[Row]:
         mine = statistics.median(a[0] for a, _ in runs)
         peers = statistics.median(b[0] for _, b in runs)
         said = " / ".join(part for part in (runs[0][0][1], runs[0][1][1]) if part)
-        yield Row(job, peer, mine, peers, f"scores {said}" if said else "-", "no slower than 1/1.5x")
+        agreement = f"scores {said}" if said else "-"
+        yield Row(job, peer, mine, peers, agreement, "no slower than 1/1.5x")

@@ -1,6 +1,7 @@
 """Settings that hold for every test, made before any heavy library is imported."""
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -9,6 +10,11 @@ from hypothesis import settings
 # OpenMP when torch is first imported, here and in the subprocesses that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
+# Many tests compile the same small kernels; JAX keeps them from one process, and one run, to the
+# next.
+_CACHE = Path(__file__).parent.parent / ".pytest_cache" / "jax"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 # No deadline: the first example of a test may pay for an import or a compile.
 settings.register_profile("local", deadline=None)
