@@ -6,6 +6,7 @@ faster than one big product, because no intermediate leaves the cache.
 """
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -37,6 +38,34 @@ def row_slices(n_rows: int, chunk_rows: int = CHUNK_ROWS) -> Iterator[slice]:
         yield slice(start, min(start + chunk_rows, n_rows))
 
 
+class _OneBlasThread:
+    """A context with a single-threaded BLAS, which several threads may be in at once.
+
+    The limit is the process's: whoever enters first sets it, and whoever leaves last restores
+    what it was. Each restoring what it found itself would keep the limit of another for good.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.inside = 0
+        self.limits: Any = None
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if self.inside == 0:
+                self.limits = threadpool_limits(1)
+            self.inside += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self.lock:
+            self.inside -= 1
+            if self.inside == 0:
+                self.limits.restore_original_limits()
+
+
+_one_blas_thread = _OneBlasThread()
+
+
 @contextmanager
 def row_workers(n_rows: int, chunk_rows: int = CHUNK_ROWS) -> Iterator["MapRows[Any]"]:
     """Open a pool for work over rows, and yield the function that maps over chunks.
@@ -48,7 +77,7 @@ def row_workers(n_rows: int, chunk_rows: int = CHUNK_ROWS) -> Iterator["MapRows[
     if threads <= 1:
         yield lambda function: [function(rows) for rows in slices]
         return
-    with threadpool_limits(1), ThreadPoolExecutor(threads) as pool:
+    with _one_blas_thread, ThreadPoolExecutor(threads) as pool:
         yield lambda function: list(pool.map(function, slices))
 
 

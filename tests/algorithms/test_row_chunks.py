@@ -46,6 +46,37 @@ def test_chunks_run_on_a_pool_with_one_blas_thread_each(monkeypatch):
     assert [pool["num_threads"] for pool in threadpool_info()] == before
 
 
+def test_pools_that_overlap_restore_the_limit_once_all_are_done(monkeypatch):
+    monkeypatch.setattr(row_chunks, "n_threads", lambda: 2)
+    first_in, second_in, first_out = threading.Event(), threading.Event(), threading.Event()
+    found = []
+
+    def blas():
+        return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+    def first():
+        with row_workers(10, 5):
+            first_in.set()
+            second_in.wait(10)
+        first_out.set()
+
+    def second():
+        first_in.wait(10)
+        with row_workers(10, 5) as mapped:
+            second_in.set()
+            first_out.wait(10)
+            found.extend(mapped(lambda rows: max(blas(), default=1)))
+
+    before = blas()
+    threads = [threading.Thread(target=work) for work in (first, second)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [1, 1]  # the first to leave does not lift the limit of the other
+    assert blas() == before
+
+
 def test_an_error_in_a_chunk_comes_out(monkeypatch):
     monkeypatch.setattr(row_chunks, "n_threads", lambda: 2)
 
