@@ -53,14 +53,24 @@ class _OneBlasThread:
     def __enter__(self) -> None:
         with self.lock:
             if self.inside == 0:
-                self.limits = threadpool_limits(1)
+                self._in_passing(self._limit)
             self.inside += 1
 
     def __exit__(self, *error: object) -> None:
         with self.lock:
             self.inside -= 1
             if self.inside == 0:
-                self.limits.restore_original_limits()
+                self._in_passing(self.limits.restore_original_limits)
+
+    def _limit(self) -> None:
+        self.limits = threadpool_limits(1)
+
+    def _in_passing(self, work: Callable[[], None]) -> None:
+        # threadpoolctl lets one living thread alone change the limits of OpenBLAS, silently: had
+        # the first to enter set them, no other could restore them.
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
 
 
 _one_blas_thread = _OneBlasThread()

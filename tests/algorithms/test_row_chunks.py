@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from threadpoolctl import threadpool_info
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from ppl_gen.algorithms import row_chunks
 from ppl_gen.algorithms.row_chunks import map_rows, n_threads, row_slices, row_workers
@@ -46,35 +46,50 @@ def test_chunks_run_on_a_pool_with_one_blas_thread_each(monkeypatch):
     assert [pool["num_threads"] for pool in threadpool_info()] == before
 
 
+def in_thread(work):
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+
+
+def blas_threads():
+    return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+
 def test_pools_that_overlap_restore_the_limit_once_all_are_done(monkeypatch):
     monkeypatch.setattr(row_chunks, "n_threads", lambda: 2)
-    first_in, second_in, first_out = threading.Event(), threading.Event(), threading.Event()
+    first_in, second_in, first_out, end = (threading.Event() for _ in range(4))
     found = []
-
-    def blas():
-        return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
 
     def first():
         with row_workers(10, 5):
             first_in.set()
             second_in.wait(10)
         first_out.set()
+        end.wait(10)  # alive, as a thread of a pool is
 
     def second():
         first_in.wait(10)
         with row_workers(10, 5) as mapped:
             second_in.set()
             first_out.wait(10)
-            found.extend(mapped(lambda rows: max(blas(), default=1)))
+            found.extend(mapped(lambda rows: blas_threads()))
 
-    before = blas()
-    threads = [threading.Thread(target=work) for work in (first, second)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert found == [1, 1]  # the first to leave does not lift the limit of the other
-    assert blas() == before
+    limits = []
+    # A limit to restore, whatever the machine and the environment: set by no living thread.
+    in_thread(lambda: limits.append(threadpool_limits(2, user_api="blas")))
+    before = blas_threads()
+    early = threading.Thread(target=first)
+    early.start()
+    in_thread(second)
+    after = blas_threads()
+    end.set()
+    early.join()
+    in_thread(limits[0].restore_original_limits)
+    assert all(threads == 1 for seen in found for threads in seen)
+    assert len(found) == 2
+    assert set(before) <= {2}
+    assert after == before
 
 
 def test_an_error_in_a_chunk_comes_out(monkeypatch):
