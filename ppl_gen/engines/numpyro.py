@@ -2,6 +2,10 @@
 
 JAX takes three quarters of a GPU's memory when it first computes, which starves torch in the same
 process; ``XLA_PYTHON_CLIENT_PREALLOCATE=false`` is set here unless the user has set it.
+
+Batched Cholesky and LU decompositions of jaxlib 0.10 wait, on a thread of XLA's pool, for work that
+they queue on the same pool. Two at once, of one program, take both threads of a machine with two
+cores and wait for ever. ``PJRT_NPROC`` gives the pool threads to spare, unless the user has set it.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+os.environ.setdefault("PJRT_NPROC", str(max(16, os.cpu_count() or 1)))
 
 import jax
 import jax.numpy as jnp
