@@ -25,6 +25,7 @@ from __future__ import annotations
 import functools
 import html
 import inspect
+import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -44,6 +45,7 @@ __all__ = [
     "deterministic",
     "dist",
     "factor",
+    "importable",
     "ops",
     "param",
     "plate",
@@ -312,6 +314,11 @@ class Program:
         axes: Axes = draw_plates(self.graph(*args, **kwargs), ax=ax, title=self.name)
         return axes
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # By its name, as functions go to other processes: that name is the program's, not the
+        # function's, which therefore could not go itself.
+        return self.function.__qualname__ if importable(self) else super().__reduce_ex__(protocol)
+
     def __repr__(self) -> str:
         return f"Program({self.name}{self.signature})"
 
@@ -324,6 +331,16 @@ class Program:
         about = html.escape(inspect.getdoc(self.function) or "")
         code = f"<details><summary>source</summary><pre>{html.escape(source)}</pre></details>"
         return f"<div>{head}<p>{about}</p>{code if source else ''}</div>"
+
+
+def importable(function: Any) -> bool:
+    """Tell whether another process finds a program, or a function, by its module and name."""
+    found: Any = sys.modules.get(getattr(function, "__module__", None) or "__main__")
+    if found is None or found.__name__ == "__main__":
+        return False  # the script of another process is another one
+    for name in getattr(function, "__qualname__", "").split("."):
+        found = getattr(found, name, None)
+    return found is function
 
 
 def program(function: Callable[..., Any]) -> Program:

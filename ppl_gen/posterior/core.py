@@ -136,8 +136,7 @@ class Posterior:
             raise KeyError(
                 f"Posterior.stacked: no site {site!r}; expected one of {', '.join(self.draws)}"
             )
-        values = self.draws[site]
-        return values.reshape(-1, *values.shape[2:])
+        return (values := self.draws[site]).reshape(-1, *values.shape[2:])
 
     def thin(self, every: int) -> "Posterior":
         """Return a posterior of every `every`-th draw of each chain."""
@@ -335,9 +334,8 @@ class Posterior:
         drawn = groups.posterior_predictive(self, n, seed, sites, new_data)
         if n is None:
             shaped = {k: v.reshape(*self.shape, *v.shape[1:]) for k, v in drawn.items()}
-            tables.add_group(
-                self, self.idata, "predictions" if new_data else "posterior_predictive", shaped
-            )
+            group = "predictions" if new_data else "posterior_predictive"
+            tables.add_group(self, self.idata, group, shaped)
         return drawn
 
     def prior(self, n: int = 500, *, seed: int = 0) -> Arrays:
@@ -404,6 +402,9 @@ class Posterior:
 
     # --- saving ---------------------------------------------------------------------------------
 
+    __getstate__ = storage.state
+    __deepcopy__ = storage.duplicate
+
     def tree(self) -> dict[str, Any]:
         """Return what an artefact keeps beside the netCDF file: everything but the draws."""
         return storage.tree(self)
@@ -461,8 +462,7 @@ class Posterior:
         ValueError
             If `program` has other sites or shapes.
         """
-        path = saved.posterior_path
-        if path is None:
+        if (path := saved.posterior_path) is None:
             raise artifact.ArtifactError(
                 f"ppl_gen.load: {saved.directory} holds no posterior.nc; expected a posterior that "
                 ".save(path) wrote"
