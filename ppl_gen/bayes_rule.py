@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.base import BaseEstimator, ClassifierMixin, clone, is_classifier
 from sklearn.utils import _safe_indexing, assert_all_finite, check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
@@ -17,7 +17,9 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from ppl_gen.data import is_frame, with_categories
+from ppl_gen.data import is_frame, is_missing, read_frame, with_categories
+from ppl_gen.families import Categorical
+from ppl_gen.posterior.storage import tree_with_draws, with_draws
 
 Array = Any
 
@@ -73,9 +75,14 @@ class BayesClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         -------
         self
         """
+        if is_classifier(self.model):
+            name = type(self.model).__name__
+            raise TypeError(
+                f"BayesClassifier.fit: {name} is a classifier itself; expected a model of p(x), "
+                f"such as GaussianMixture or Mixture; fit {name} by itself"
+            )
         X = self._check(X, reset=True)
-        y = column_or_1d(y, warn=True)
-        assert_all_finite(y, input_name="y")
+        y = _labels(y)
         check_consistent_length(X, y)
         check_classification_targets(y)
         self.classes_, codes = np.unique(y, return_inverse=True)
@@ -85,11 +92,13 @@ class BayesClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 "or more"
             )
         self.class_prior_ = self._class_prior(np.bincount(codes))
+        # Every class must know the categories of all.
+        pattern = _with_all_codes(self.model, X)
         models = []
-        for code, label in enumerate(self.classes_):
+        for code, label in enumerate(self.classes_.tolist()):
             rows = np.flatnonzero(codes == code)
             try:
-                models.append(clone(self.model).fit(_safe_indexing(X, rows)))
+                models.append(clone(pattern).fit(_safe_indexing(X, rows)))
             except ValueError as error:
                 raise ValueError(
                     f"BayesClassifier.fit: class {label!r} ({len(rows)} rows) cannot be fitted: "
@@ -119,7 +128,6 @@ class BayesClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _check(self, X: Any, *, reset: bool) -> Any:
         """Check what concerns columns; the models check the rest."""
         if is_frame(X):
-            # Every class must know the categories of all.
             X = with_categories(X)
         elif isinstance(X, list | tuple) and len(X) and np.ndim(X[0]) > 1:
             return X  # sequences
@@ -195,6 +203,10 @@ class BayesClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         X, y : table of (n_samples, D), (n_samples,)
         """
         check_is_fitted(self)
+        if n_samples < 1:
+            raise ValueError(
+                f"BayesClassifier.sample: n_samples is {n_samples}; it must be at least 1"
+            )
         random = check_random_state(random_state)
         if y is None:
             codes = random.choice(len(self.classes_), size=n_samples, p=self.class_prior_)
@@ -230,10 +242,16 @@ class BayesClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         for name in ("n_features_in_", "feature_names_in_"):
             if hasattr(self, name):
                 fitted[name] = getattr(self, name)
+        params = self.get_params(deep=False)
+        if not isinstance(getattr(self.model, "random_state", None), int | None):
+            params["model"] = clone(self.model).set_params(random_state=None)
+        # The one draw of a point fit follows from the parameters.
+        posteriors = [model.posterior_ for model in self.models_]
         tree = {
-            "params": self.get_params(deep=False),
+            "params": params,
             "fitted": fitted,
             "models": [model.to_tree() for model in self.models_],
+            "posteriors": [None if p.is_point else tree_with_draws(p) for p in posteriors],
         }
         return artifact.write(
             path, kind="classifier", name=type(self).__name__, tree=tree, overwrite=overwrite
@@ -248,6 +266,9 @@ class BayesClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             setattr(classifier, name, value)
         kind = type(classifier.model)
         classifier.models_ = [kind.from_tree(model) for model in tree["models"]]
+        for model, kept in zip(classifier.models_, tree["posteriors"], strict=True):
+            if kept is not None:
+                model._posterior = with_draws(kept, model.program())
         return classifier
 
     def __sklearn_is_fitted__(self) -> bool:
@@ -262,6 +283,59 @@ class BayesClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         tags.input_tags.sparse = inner.sparse
         tags.input_tags.positive_only = inner.positive_only
         return tags
+
+
+def _labels(y: Any) -> Array:
+    """Read labels of classes, all of them known: (n,)."""
+    # NumPy reads a list of strings and NaN as strings, "nan" among them.
+    listed = isinstance(y, list | tuple)
+    y = column_or_1d(np.array(y, dtype=object) if listed else y, warn=True)
+    missing = sum(map(is_missing, y)) if y.dtype.kind in "fO" else 0
+    if missing:
+        raise ValueError(
+            f"BayesClassifier.fit: y has {missing} missing labels (NaN or None); expected the "
+            "class of every row; drop these rows, or let NaiveBayes learn from them"
+        )
+    y = np.asarray(y.tolist()) if listed else y
+    assert_all_finite(y, input_name="y")
+    return y
+
+
+def _with_all_codes(model: Any, X: Any) -> Any:
+    """Return the model with the numbers of categories that all rows have, where none are set."""
+    family = getattr(model, "family", None)
+    families = family if isinstance(family, dict) else {None: family}
+    if not any(_counts_codes(part) for part in families.values()):
+        return model
+    if is_frame(X):
+        values, schema = read_frame(X, "BayesClassifier.fit")
+        names = schema.names
+    else:
+        try:
+            values, names = np.asarray(X, dtype=np.float64), list(range(X.shape[1]))
+        except (TypeError, ValueError):
+            return model  # which refuses what is not numbers, and says so
+    highest = np.nanmax(values, axis=0, initial=0.0)
+    sizes = dict(zip(names, (int(code) + 1 for code in highest), strict=True))
+
+    def knowing(part: Any, columns: list[Any]) -> Any:
+        if not _counts_codes(part):
+            return part
+        part = Categorical() if isinstance(part, str) else part
+        return part.replace(n_categories=tuple(sizes[column] for column in columns))
+
+    if isinstance(family, dict):
+        # The models refuse columns that X does not have.
+        known = {c: knowing(part, [c]) if c in sizes else part for c, part in family.items()}
+        return clone(model).set_params(family=known)
+    return clone(model).set_params(family=knowing(family, names))
+
+
+def _counts_codes(family: Any) -> bool:
+    """Tell whether a family takes its categories from the codes that it sees."""
+    if isinstance(family, Categorical):
+        return family.n_categories is None
+    return isinstance(family, str) and family == Categorical.name
 
 
 def _concatenated(tables: Sequence[Any]) -> Any:

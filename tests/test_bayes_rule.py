@@ -123,6 +123,41 @@ def test_a_category_that_a_class_never_has(container):
     assert model.score(drawn, labels) > 0.95
 
 
+@pytest.mark.parametrize(
+    "family",
+    [
+        "categorical",
+        ppl_gen.Categorical(alpha=0.5),
+        {0: "categorical"},
+        {0: ppl_gen.Categorical(), 1: "normal"},
+    ],
+    ids=["name", "family", "dict", "dict of families"],
+)
+@pytest.mark.parametrize("container", ["numpy", "pandas"])
+def test_a_code_that_a_class_never_has(family, container):
+    x = np.array([[0, 1], [1, 0], [0, 0], [1, 1], [0, 1], [1, 0], [2, 1], [2, 0]])
+    y = np.repeat([0, 1], 4)
+    if container == "pandas":
+        x = pd.DataFrame(x, columns=["a", "b"])
+        if isinstance(family, dict):
+            family = {"ab"[place]: part for place, part in family.items()}
+    pattern = Mixture(1, family)
+    model = BayesClassifier(pattern).fit(x, y)
+    probabilities = model.predict_proba(x)
+    assert (probabilities[6:, 1] > 0.5).all()  # class 0 never had the code 2
+    assert pattern.get_params()["family"] is family
+
+
+def test_codes_are_counted_over_all_classes():
+    # Dirichlet(1 + alpha) over the three codes of all rows, though a class has two of them.
+    x = np.array([[0], [0], [1], [0], [1], [2], [2], [np.nan]])
+    y = np.repeat([0, 1], 4)
+    model = BayesClassifier(Mixture(1, ppl_gen.Categorical(alpha=1.0))).fit(x, y)
+    expected = np.array([[4 / 7, 2 / 7, 1 / 7], [1 / 6, 2 / 6, 3 / 6]])
+    seen = np.stack([m.log_prob(np.arange(3.0)[:, None]) for m in model.models_])
+    np.testing.assert_allclose(np.exp(seen), expected, rtol=1e-12)
+
+
 def test_missing_values_are_marginalised():
     x, y = iris()
     holed = np.where(np.random.default_rng(0).random(x.shape) < 0.3, np.nan, x)
@@ -183,6 +218,45 @@ def test_bad_input_is_named(x, y, priors, message):
         BayesClassifier(GaussianMixture(1), priors=priors).fit(x, y)
 
 
+def test_a_class_is_named_as_it_was_given():
+    with pytest.raises(ValueError, match=r"class 1 \(1 rows\) cannot be fitted"):
+        BayesClassifier(GaussianMixture(1)).fit(iris()[0][[0, 16, 60]], [0, 0, 1])
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        ["a", "b", "a", np.nan],
+        ["a", None, "a", "b"],
+        np.array([0.0, 1.0, 0.0, np.nan]),
+        pd.Series([0, 1, pd.NA, 0], dtype="Int64"),
+        pd.Series(["a", "b", "a", None]),
+    ],
+    ids=["list", "none", "array", "nullable", "series"],
+)
+def test_a_missing_label_is_refused(y):
+    with pytest.raises(ValueError, match="y has 1 missing labels"):
+        BayesClassifier(GaussianMixture(1)).fit(iris()[0][48:52], y)
+
+
+def test_labels_in_a_list_keep_their_kind():
+    x, y = iris()
+    for labels in (y.tolist(), y.astype(str).tolist(), (y == 0).tolist()):
+        classes = BayesClassifier(GaussianMixture(1)).fit(x, labels).classes_
+        np.testing.assert_array_equal(classes, np.unique(labels), strict=True)
+
+
+def test_a_classifier_is_not_a_model_of_rows():
+    with pytest.raises(TypeError, match="NaiveBayes is a classifier itself; expected a model of p"):
+        BayesClassifier(NaiveBayes()).fit(*iris())
+
+
+def test_no_rows_cannot_be_drawn():
+    model = BayesClassifier(GaussianMixture(1)).fit(*iris())
+    with pytest.raises(ValueError, match="n_samples is 0; it must be at least 1"):
+        model.sample(0)
+
+
 def test_an_unseen_label_cannot_be_scored():
     x, y = iris()
     model = BayesClassifier(GaussianMixture(1)).fit(x, y)
@@ -206,6 +280,16 @@ def test_a_saved_classifier_is_the_same(tmp_path):
     expected, expected_labels = model.sample(10, random_state=3)
     pd.testing.assert_frame_equal(drawn, expected)
     np.testing.assert_array_equal(labels, expected_labels)
+
+
+def test_a_random_state_that_cannot_be_stored_is_left_out(tmp_path):
+    model = Mixture(1, random_state=np.random.RandomState(0))
+    classifier = BayesClassifier(model).fit(*iris())
+    classifier.save(tmp_path / "model")
+    loaded = ppl_gen.load(tmp_path / "model")
+    assert loaded.model.random_state is None
+    assert model.random_state is not None
+    np.testing.assert_array_equal(loaded.predict(iris()[0]), classifier.predict(iris()[0]))
 
 
 # -- digits -------------------------------------------------------------------------------------

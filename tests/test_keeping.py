@@ -10,6 +10,7 @@ from sklearn.datasets import load_iris
 
 import ppl_gen
 from ppl_gen import (
+    NUTS,
     BayesClassifier,
     GaussianMixture,
     NaiveBayes,
@@ -76,6 +77,28 @@ def test_a_model_of_a_loaded_classifier_is_saved_and_loaded(tmp_path):
     inner.save(tmp_path / "inner")
     loaded = ppl_gen.load(tmp_path / "inner")
     np.testing.assert_array_equal(loaded.log_prob(X), classifier.models_[1].log_prob(X))
+
+
+def test_a_loaded_classifier_has_the_chains_of_its_models(tmp_path):
+    # The fit is too short on purpose: a verdict of chains, not of independent draws.
+    nuts = NUTS(chains=2, warmup=50, draws=50)
+    x, y = X[[*range(20), *range(50, 70)], :1], np.repeat([0, 1], 20)
+    model = GaussianMixture(1, "diag", inference=nuts, random_state=0)
+    classifier = BayesClassifier(model).fit(x, y)
+    classifier.save(tmp_path / "model")
+    loaded = ppl_gen.load(tmp_path / "model")
+    for kept, fitted in zip(loaded.models_, classifier.models_, strict=True):
+        before, after = fitted.posterior_, kept.posterior_
+        assert after.shape == (2, 50)
+        assert after.verdict.text == before.verdict.text
+        assert "chains" in after.verdict.text
+        for group in ("draws", "sample_stats"):
+            assert getattr(after, group).keys() == getattr(before, group).keys()
+            for name, value in getattr(before, group).items():
+                np.testing.assert_array_equal(getattr(after, group)[name], value)
+        assert after.summary().equals(before.summary())
+        assert after.log_likelihood().keys() == before.log_likelihood().keys()
+    np.testing.assert_array_equal(loaded.predict_proba(x), classifier.predict_proba(x))
 
 
 # -- in another process -----------------------------------------------------------------------
