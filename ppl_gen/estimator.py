@@ -80,6 +80,13 @@ class GenerativeModel(TableReader):
     def _bound(self, rows: Rows) -> LatentClass:
         """Return the structure bound to the training rows, with a warning of constant columns."""
         structure = self._structure(rows)
+        for column, family in zip(self.schema_.columns, structure.family.by_column, strict=True):
+            if column.kind == "category" and family.name != "categorical":
+                raise ValueError(
+                    f"{self._who}.fit: column {column.name!r} holds categories, whose codes are no "
+                    f"numbers to the {family.name} family; leave it out, encode it, or model it as "
+                    "categorical (NaiveBayes and Mixture do, by family='auto')"
+                )
         self._warn_constant(rows.values, ~np.asarray(structure.whole))
         return structure
 
@@ -88,18 +95,45 @@ class GenerativeModel(TableReader):
     def _fit_structure(self, structure: LatentClass, rows: Rows, method: InferenceMethod) -> None:
         """Run the method, and keep the draws of the parameters (one, for a point fit)."""
         device = resolve_device(self.device)
+        if self.dtype not in (None, "float64", "float32"):
+            raise ValueError(
+                f"{self._who}: dtype is {self.dtype!r}; expected None, 'float64' or 'float32'"
+            )
+        sparse = hasattr(rows.values, "toarray")
+        if sparse and (device != "cpu" or getattr(method, "engine", "numpy") == "jax"):
+            raise ValueError(f"{self._who}.fit: X is sparse; EM takes it on the CPU, by NumPy")
+        if sparse and not isinstance(method, EM):
+            raise ValueError(
+                f"{self._who}.fit: X is sparse, which {method.name} does not take; use EM, or "
+                "give X.toarray()"
+            )
         rng = self._rng()
+        start = self._start(structure, rows, rng) if isinstance(method, EM) else None
+        self._reset()
         self.structure_ = structure
         if isinstance(method, EM):
-            self._fit_em(structure, rows, method, rng, device)
+            self._fit_em(structure, rows, method, rng, device, start)
         else:
             if rows.weights is not None:
                 raise ValueError(
                     f"{self._who}.fit: sample_weight is for EM; {method.name} needs each row once"
                 )
             self._fit_program(structure, rows, method, rng, device)
-        self._training: dict[str, Any] | None = structure.program_data(rows)
+        self._keep_training(rows)
         self._publish()
+
+    def _keep_training(self, rows: Rows) -> None:
+        """Keep the rows for what the posterior's program may be asked; none that are sparse."""
+        sparse = hasattr(rows.values, "toarray")
+        self._training: dict[str, Any] | None = (
+            None if sparse else self.structure_.program_data(rows)
+        )
+
+    def _reset(self) -> None:
+        """Forget an earlier fit, but for what has been read of this one's table."""
+        kept = ("schema_", "classes_", "n_features_in_", "feature_names_in_")
+        for name in [n for n in vars(self) if n.endswith("_") and n not in kept]:
+            delattr(self, name)
 
     def _rng(self) -> np.random.Generator:
         state = check_random_state(self.random_state)
@@ -112,8 +146,8 @@ class GenerativeModel(TableReader):
         method: EM,
         rng: np.random.Generator,
         device: str,
+        start: Parameters | None,
     ) -> None:
-        start = self._start(structure, rows, rng)
         result = method.fit(structure, rows, rng, start=start, device=device, progress=True)
         self.parameters_ = tree_map(lambda leaf: np.asarray(leaf)[None], result.parameters)
         self.n_iter_ = result.n_iter
@@ -323,20 +357,15 @@ class GenerativeModel(TableReader):
         """
         check_is_fitted(self)
         values = self._read_checked(X)
+        if hasattr(values, "toarray"):
+            raise TypeError(
+                f"{self._who}.impute: X is sparse, and so complete; give a dense table with NaN"
+            )
         whole = self.structure_.whole
         if n_draws is None:
-            _, responsibilities = self._evidence(values)
-            filled = [
-                self.structure_.fill(self._draw(s), values, responsibilities)
-                for s in self._few_draws()
-            ]
-            if all(whole):
-                return self.schema_.decode(filled[0], whole)
-            mean = np.mean(filled, axis=0)
-            # Modes of categories are not averaged: they come from the first draw.
-            completed = np.where(whole, filled[0], mean)
-            # A mean of equal numbers need not be that number.
-            return self.schema_.decode(np.where(np.isnan(values), completed, values), whole)
+            draws = [self._draw(s) for s in self._few_draws()]
+            filled = map_rows(lambda rows: self.structure_.fill(draws, values[rows]), len(values))
+            return self.schema_.decode(np.concatenate(filled), whole)
         rng = self._rng() if random_state is None else np.random.default_rng(random_state)
         tables = []
         for s in rng.integers(self._n_draws, size=n_draws):

@@ -6,7 +6,7 @@ semi-supervised learning lies between. Its EM protocol and its program are writt
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from ppl_gen.algorithms.arrays import array_namespace, beside
 from ppl_gen.algorithms.kmeans import SEED_ROWS, kmeans, nearest
 from ppl_gen.algorithms.row_chunks import map_rows
-from ppl_gen.algorithms.trees import tree_map, tree_sum
+from ppl_gen.algorithms.trees import tree_sum
 from ppl_gen.data import Rows, Schema
 from ppl_gen.engines.random_source import NumPyRandom
 from ppl_gen.families import (
@@ -27,7 +27,7 @@ from ppl_gen.families import (
     Parameters,
     Statistics,
 )
-from ppl_gen.language import Program, dist, plate, sample
+from ppl_gen.language import Program, deterministic, dist, ops, plate, sample
 
 Array = Any
 
@@ -163,6 +163,8 @@ class LatentClass:
         Prior count of every class: weights have a Dirichlet(1 + concentration) prior.
     class_name : str
         What a class is called where axes are named: "component" or "class".
+    fixed_weights : (K,) or None
+        Class probabilities that are given, not learned.
 
     Notes
     -----
@@ -173,6 +175,14 @@ class LatentClass:
     n_classes: int
     concentration: float = 0.0
     class_name: str = "component"
+    fixed_weights: Array | None = None
+
+    def __post_init__(self) -> None:
+        if not self.concentration >= 0.0:
+            raise ValueError(
+                f"the prior count of every {self.class_name} ({self.class_name}_concentration or "
+                f"weight_concentration) is {self.concentration}; it must be at least 0"
+            )
 
     @property
     def whole(self) -> tuple[bool, ...]:
@@ -277,15 +287,22 @@ class LatentClass:
 
     def m_step(self, statistics: Statistics) -> Parameters:
         """Maximise the expected log joint density, less the penalty."""
-        counts = statistics["weights"] + self.concentration + 10.0 * np.finfo(np.float64).eps
         return {
-            "weights": counts / counts.sum(),
+            "weights": self._weights(statistics["weights"] + 10.0 * np.finfo(np.float64).eps),
             "family": self.family.estimate(statistics["family"]),
         }
 
+    def _weights(self, counts: Array) -> Array:
+        if self.fixed_weights is not None:
+            return self.fixed_weights
+        smoothed = counts + self.concentration
+        return smoothed / smoothed.sum()
+
     def penalty(self, parameters: Parameters, statistics: Statistics) -> float:
         """Return what the M-step subtracts from the expected log likelihood."""
-        prior = -self.concentration * float(np.log(parameters["weights"]).sum())
+        prior = 0.0
+        if self.fixed_weights is None and self.concentration > 0.0:
+            prior = -self.concentration * float(np.log(parameters["weights"]).sum())
         return prior + self.family.penalty(parameters["family"], statistics["family"])
 
     def revive(
@@ -316,16 +333,10 @@ class LatentClass:
             {"weights": hot.sum(axis=0), "family": self.family.initial_statistics(rows.values, hot)}
         )
 
-        def replace(old: Array, new: Array) -> Array:
-            if np.shape(old)[:1] != (self.n_classes,):
-                return old  # shared by all classes
-            merged = np.array(old)
-            merged[dead] = new[dead]
-            return merged
-
-        merged: Parameters = tree_map(replace, parameters, seeded)
-        weights = np.maximum(merged["weights"], 1.0 / (10 * self.n_classes))
-        return {**merged, "weights": weights / weights.sum()}, len(dead)
+        family = self.family.merge(parameters["family"], seeded["family"], dead)
+        weights = np.array(parameters["weights"])
+        weights[dead] = 1.0 / (10 * self.n_classes)
+        return {"weights": self._weights(weights * len(rows)), "family": family}, len(dead)
 
     # -- known classes -----------------------------------------------------------------------
 
@@ -359,9 +370,8 @@ class LatentClass:
 
     def labelled_estimate(self, near: Array, statistics: Statistics) -> Parameters:
         """Return the parameters from :meth:`labelled_statistics`."""
-        counts = statistics["weights"] + self.concentration
         return {
-            "weights": counts / counts.sum(),
+            "weights": self._weights(statistics["weights"]),
             "family": self.family.labelled_estimate(near, statistics["family"]),
         }
 
@@ -375,9 +385,19 @@ class LatentClass:
         values = self.family.sample(parameters["family"], labels, NumPyRandom(rng))
         return values, labels
 
-    def fill(self, parameters: Parameters, x: Array, responsibilities: Array) -> Array:
-        """Complete rows by their conditional mean or mode: (n, D)."""
-        return self.family.fill(parameters["family"], x, responsibilities)
+    def fill(self, draws: Sequence[Parameters], x: Array) -> Array:
+        """Complete rows by their conditional mean or mode, over draws of the parameters: (n, D).
+
+        Draws and classes weigh by p(x, z | draw) of what is observed.
+        """
+        joint = np.stack([self.joint_log_prob(draw, x) for draw in draws])  # (S, n, K)
+        shares = np.exp(joint - joint.max(axis=(0, 2), keepdims=True))
+        shares /= shares.sum(axis=(0, 2), keepdims=True)
+        expected = [
+            self.family.expected(draw["family"], x, share)
+            for draw, share in zip(draws, shares, strict=True)
+        ]
+        return self.family.settle(tree_sum(expected), x)
 
     def draw_missing(
         self, parameters: Parameters, x: Array, responsibilities: Array, rng: np.random.Generator
@@ -401,6 +421,7 @@ class LatentClass:
 
     def _function(self, family: Family) -> Callable[..., None]:
         n_classes, class_name = self.n_classes, self.class_name
+        fixed_weights = self.fixed_weights
         concentration = np.full(n_classes, 1.0 + self.concentration)
 
         def latent_class(
@@ -410,7 +431,11 @@ class LatentClass:
             n_rows: int = 1,
             batch_size: int | None = None,
         ) -> None:
-            weights = sample("weights", dist.Dirichlet(concentration), dims=(class_name,))
+            if fixed_weights is None:
+                weights = sample("weights", dist.Dirichlet(concentration), dims=(class_name,))
+            else:
+                given = ops.asarray(fixed_weights)
+                weights = deterministic("weights", given, dims=(class_name,))
             parameters = family.draw(n_classes, class_name)
             mixed = dist.Mixture(weights, dist.Family(family, parameters), latent="z")
             if x is not None:
@@ -436,10 +461,11 @@ class LatentClass:
         known = rows.labels >= 0
         if known.all():
             return {"x": rows.values, "y": rows.labels}
-        data = {"x": rows.values[known], "y": rows.labels[known]}
-        if not known.all():
-            data["x_unlabelled"] = rows.values[~known]
-        return data
+        return {
+            "x": rows.values[known],
+            "y": rows.labels[known],
+            "x_unlabelled": rows.values[~known],
+        }
 
     def parameters(self, sites: dict[str, Array]) -> Parameters:
         """Return the parameters from the sites of the program; leading axes are draws."""

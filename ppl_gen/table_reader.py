@@ -9,6 +9,7 @@ from sklearn.utils.validation import (
     _check_feature_names,
     _check_n_features,
     _check_sample_weight,
+    check_consistent_length,
     validate_data,
 )
 
@@ -94,9 +95,15 @@ class TableReader(BaseEstimator):  # type: ignore[misc]
             raise ValueError(
                 f"{self._who}.fit: n_samples=1, but a distribution is learned from 2 rows or more"
             )
+        check_consistent_length(values, labels)
         weights = None
         if sample_weight is not None:
             weights = _check_sample_weight(sample_weight, values, ensure_non_negative=True)
+            # A row without weight is no row: what families read off the data must not see it.
+            counted = weights > 0.0
+            if not counted.all():
+                labels = None if labels is None else labels[counted]
+                return Rows(values[counted], weights[counted], labels)
         return Rows(values, weights, labels)
 
     def _warn_constant(self, values: Array, normal: Array) -> None:

@@ -90,6 +90,21 @@ def _expansion_is_safe(x: Array, mean: Array, precision: Array) -> bool:
     return bool(terms.sum(axis=1).max() * np.finfo(np.float64).eps < ROUNDING_NATS)
 
 
+def diagonal_sums(values: Array, observed: Array | None, r: Array) -> dict[str, Array]:
+    """Sums over what is observed: with independent columns these are sufficient."""
+    xp = array_namespace(values, r)
+    if observed is None:
+        count = xp.broadcast_to(xp.sum(r, axis=0)[:, None], (r.shape[1], values.shape[1]))
+    else:
+        count = r.T @ observed
+    return {"count": count, "sum": r.T @ values, "square": r.T @ (values * values)}
+
+
+def crossed(a: Array, b: Array, covariance_type: str) -> Array:
+    """Outer products of the rows of a and b, by class, or summed over the classes if tied."""
+    return a.T @ b if covariance_type == "tied" else a[:, :, None] * b[:, None, :]
+
+
 class Conditional(NamedTuple):
     """What the observed entries of each row say of the missing ones, for every class.
 
@@ -222,10 +237,21 @@ def sweep(matrices: Array) -> tuple[Array, Array]:
     return np.negative(matrices, out=matrices), log_det
 
 
+def _amid(x: Array) -> Array:
+    """A point amid the data: medians of the first rows, or of what first is there: (D,)."""
+    head = np.sort(x[:NEAR_ROWS], axis=0)  # NaN comes last
+    count = (~np.isnan(head)).sum(axis=0)
+    columns = np.arange(x.shape[1])
+    near = head[np.maximum(count - 1, 0) // 2, columns]
+    for place in np.flatnonzero(count == 0):
+        near[place] = x[np.flatnonzero(~np.isnan(x[:, place]))[0], place]
+    return near
+
+
 def column_moments(x: Array) -> tuple[Array, Array, bool]:
     """Means and variances of the columns over what is observed, and whether any is missing."""
     # Sums about a point amid the data lose no digits, and one pass is enough.
-    near = np.median(np.nan_to_num(x[:NEAR_ROWS]), axis=0)
+    near = _amid(x)
 
     def sums(rows: slice) -> tuple[Array, Array, Array, bool]:
         away = x[rows] - near

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from ppl_gen.algorithms.trees import tree_map
 from ppl_gen.engines.base import RandomSource
 
 Array = Any
@@ -163,9 +164,38 @@ class Family:
         """Return the parameters from the values of the program's sites."""
         raise NotImplementedError  # pragma: no cover
 
-    def fill(self, parameters: Parameters, x: Array, responsibilities: Array) -> Array:
-        """Complete rows by the conditional mean (the mode, of categories): (n, D)."""
+    def expected(self, parameters: Parameters, x: Array, responsibilities: Array) -> Any:
+        """What is expected of each entry, weighted by (n, K) responsibilities.
+
+        Means (n, D), or probabilities of categories: these add over classes and over draws of
+        the parameters, as modes do not. :meth:`settle` makes values of their sum.
+        """
         raise NotImplementedError  # pragma: no cover
+
+    def settle(self, expected: Any, x: Array) -> Array:
+        """Complete rows by what is expected: the mean, or the likeliest category: (n, D)."""
+        return np.where(np.isnan(x), expected, x)
+
+    def merge(self, old: Parameters, new: Parameters, classes: Array) -> Parameters:
+        """Return the old parameters with some of the classes taken from the new."""
+
+        def taken(kept: Array, fresh: Array) -> Array:
+            merged = np.array(kept)
+            merged[classes] = fresh[classes]
+            return merged
+
+        merged: Parameters = tree_map(taken, old, new)
+        return merged
+
+    @property
+    def by_column(self) -> tuple["Family", ...]:
+        """Family of each column of the bound rows."""
+        return (self,) * (self.n_columns or 0)
+
+    @property
+    def layout(self) -> tuple[Any, ...]:
+        """What the shapes of the parameters depend on, but for the number of classes."""
+        return (self.name, self.n_columns)
 
     def draw_missing(
         self, parameters: Parameters, x: Array, labels: Array, random: RandomSource

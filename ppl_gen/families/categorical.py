@@ -144,9 +144,15 @@ class Categorical(Counted):
             probs[..., column, :size] = sites[f"{prefix}probs_{column}"]
         return {"probs": probs}
 
-    def fill(self, parameters: Parameters, x: Array, responsibilities: Array) -> Array:
-        probs = np.einsum("nk,kdc->ndc", responsibilities, parameters["probs"])
-        return np.where(np.isnan(x), probs.argmax(axis=2).astype(np.float64), x)
+    def expected(self, parameters: Parameters, x: Array, responsibilities: Array) -> Any:
+        return np.einsum("nk,kdc->ndc", responsibilities, parameters["probs"])
+
+    def settle(self, expected: Any, x: Array) -> Array:
+        return np.where(np.isnan(x), expected.argmax(axis=2).astype(np.float64), x)
+
+    @property
+    def layout(self) -> tuple[Any, ...]:
+        return (self.name, self.n_columns, self.n_categories)
 
     def column_log_prob(self, parameters: Parameters, x: Array) -> Array:
         absent = np.isnan(x)

@@ -163,14 +163,30 @@ class Columns(Family):
             name: family.parameters(sites, f"{prefix}{name}_") for name, family, _ in self.parts
         }
 
-    def fill(self, parameters: Parameters, x: Array, responsibilities: Array) -> Array:
-        return self._in_place(
-            np,
-            [
-                family.fill(parameters[name], x[:, list(columns)], responsibilities)
-                for name, family, columns in self.parts
-            ],
-        )
+    def expected(self, parameters: Parameters, x: Array, responsibilities: Array) -> Any:
+        return {
+            name: family.expected(parameters[name], x[:, list(columns)], responsibilities)
+            for name, family, columns in self.parts
+        }
+
+    def settle(self, expected: Any, x: Array) -> Array:
+        parts = [
+            family.settle(expected[name], x[:, list(columns)])
+            for name, family, columns in self.parts
+        ]
+        return self._in_place(np, parts)
+
+    def merge(self, old: Parameters, new: Parameters, classes: Array) -> Parameters:
+        return {name: family.merge(old[name], new[name], classes) for name, family, _ in self.parts}
+
+    @property
+    def by_column(self) -> tuple[Family, ...]:
+        listed = [part for _, family, _ in self.parts for part in family.by_column]
+        return tuple(listed[place] for place in self._order)
+
+    @property
+    def layout(self) -> tuple[Any, ...]:
+        return tuple((name, family.layout, columns) for name, family, columns in self.parts)
 
     def draw_missing(
         self, parameters: Parameters, x: Array, labels: Array, random: RandomSource

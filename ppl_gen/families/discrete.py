@@ -152,9 +152,11 @@ class Bernoulli(Counted):
             prior = language.dist.Beta(shape, shape).to_event(1)
             return {"probs": language.sample(f"{prefix}probs", prior, dims=(f"{prefix}column",))}
 
-    def fill(self, parameters: Parameters, x: Array, responsibilities: Array) -> Array:
-        yes = responsibilities @ parameters["probs"]
-        return np.where(np.isnan(x), (yes > 0.5).astype(np.float64), x)
+    def expected(self, parameters: Parameters, x: Array, responsibilities: Array) -> Any:
+        return responsibilities @ parameters["probs"]
+
+    def settle(self, expected: Any, x: Array) -> Array:
+        return np.where(np.isnan(x), (expected > 0.5).astype(np.float64), x)
 
     def column_log_prob(self, parameters: Parameters, x: Array) -> Array:
         probs = parameters["probs"]
@@ -244,8 +246,8 @@ class Multinomial(Counted):
     def n_free(self, n_classes: int) -> int:
         return n_classes * ((self.n_columns or 1) - 1)
 
-    def fill(self, parameters: Parameters, x: Array, responsibilities: Array) -> Array:
-        return x
+    def expected(self, parameters: Parameters, x: Array, responsibilities: Array) -> Any:
+        return x  # complete: a missing count is refused
 
     def column_log_prob(self, parameters: Parameters, x: Array) -> Array:
         return x[:, None, :] * np.log(parameters["probs"])
@@ -321,8 +323,8 @@ class Poisson(Counted):
             prior = language.dist.Gamma(shape, rows_each).to_event(1)
             return {"rate": language.sample(f"{prefix}rate", prior, dims=(f"{prefix}column",))}
 
-    def fill(self, parameters: Parameters, x: Array, responsibilities: Array) -> Array:
-        return np.where(np.isnan(x), responsibilities @ parameters["rate"], x)
+    def expected(self, parameters: Parameters, x: Array, responsibilities: Array) -> Any:
+        return responsibilities @ parameters["rate"]
 
     def column_log_prob(self, parameters: Parameters, x: Array) -> Array:
         from scipy.special import gammaln

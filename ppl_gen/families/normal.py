@@ -12,7 +12,9 @@ from ppl_gen.algorithms.normal import (
     Conditional,
     column_moments,
     conditional,
+    crossed,
     diagonal_distance,
+    diagonal_sums,
     precision_factor,
     reciprocal_deviations,
     whitened_distance,
@@ -175,7 +177,7 @@ class Normal(Family):
                 constant = self._log_normaliser(xp, factor)
             else:
                 constant = observed @ (xp.log(factor) - 0.5 * LOG_2PI).T
-            return constant - 0.5 * distance, lambda r: _diagonal_statistics(values, observed, r)
+            return constant - 0.5 * distance, lambda r: diagonal_sums(values, observed, r)
         missing = bool(np.isnan(x.sum())) if xp is np else self.missing
         if not missing:
             distance = whitened_distance(x, mean, factor)
@@ -216,7 +218,7 @@ class Normal(Family):
     def _sums(self, x: Array, responsibilities: Array) -> Statistics:
         values, observed = observed_rows(np, x, True)
         if self._diagonal:
-            return _diagonal_statistics(values, observed, responsibilities)
+            return diagonal_sums(values, observed, responsibilities)
         # Missing entries start at the centre; the first E-step puts them right.
         return self._complete_statistics(np, values, responsibilities)
 
@@ -275,13 +277,13 @@ class Normal(Family):
             spread = square - 2.0 * mean * total + by_column * mean**2 + pull * (mean - centre) ** 2
         else:
             spread = square - (
-                _crossed(mean, total, self.covariance_type)
-                + _crossed(total, mean, self.covariance_type)
-                - _crossed(mean * by_column, mean, self.covariance_type)
+                crossed(mean, total, self.covariance_type)
+                + crossed(total, mean, self.covariance_type)
+                - crossed(mean * by_column, mean, self.covariance_type)
             )
             if prior is not None:
                 away = mean - centre
-                spread = spread + pull * _crossed(away, away, self.covariance_type)
+                spread = spread + pull * crossed(away, away, self.covariance_type)
         return {
             "mean": mean + origin,
             "precision_cholesky": self._factor(spread, count, prior, floor, tiny, width),
@@ -301,6 +303,9 @@ class Normal(Family):
         if self.covariance_type == "diag":
             columns = count if count.ndim == 2 else count[:, None]
             variance = (spread + scale) / (columns + extra + tiny)
+            # A class that never shows a column is taken to vary there as the others do.
+            pooled = spread.sum(axis=0) / np.maximum(columns.sum(axis=0), 1.0)
+            variance = np.where(columns + extra > 0.0, variance, pooled)
             return reciprocal_deviations(np.maximum(variance, 0.0) + floor)
         if self.covariance_type == "spherical":
             entries = np.broadcast_to(count if count.ndim == 2 else count[:, None], spread.shape)
@@ -462,9 +467,18 @@ class Normal(Family):
         }
         return n_classes * width + spread[self.covariance_type]
 
-    def fill(self, parameters: Parameters, x: Array, responsibilities: Array) -> Array:
-        completed = np.einsum("knd,nk->nd", self._conditional_mean(parameters, x), responsibilities)
-        return np.where(np.isnan(x), completed, x)
+    def expected(self, parameters: Parameters, x: Array, responsibilities: Array) -> Any:
+        return np.einsum("knd,nk->nd", self._conditional_mean(parameters, x), responsibilities)
+
+    def merge(self, old: Parameters, new: Parameters, classes: Array) -> Parameters:
+        if self.covariance_type != "tied":
+            return super().merge(old, new, classes)
+        mean = super().merge({"mean": old["mean"]}, {"mean": new["mean"]}, classes)
+        return {**old, **mean}
+
+    @property
+    def layout(self) -> tuple[Any, ...]:
+        return (self.name, self.n_columns, self.covariance_type)
 
     def _conditional_mean(self, parameters: Parameters, x: Array) -> Array:
         """E[x | observed, class]: (K, n, D)."""
@@ -483,18 +497,3 @@ class Normal(Family):
         mean = self._conditional_mean(parameters, x)[labels, rows]
         noise = joint - self._conditional_mean(parameters, holed)[labels, rows]
         return np.where(np.isnan(x), mean + noise, x)
-
-
-def _diagonal_statistics(values: Array, observed: Array | None, r: Array) -> Statistics:
-    """Sums over what is observed: with independent columns these are sufficient."""
-    xp = array_namespace(values, r)
-    if observed is None:
-        count = xp.broadcast_to(xp.sum(r, axis=0)[:, None], (r.shape[1], values.shape[1]))
-    else:
-        count = r.T @ observed
-    return {"count": count, "sum": r.T @ values, "square": r.T @ (values * values)}
-
-
-def _crossed(a: Array, b: Array, covariance_type: str) -> Array:
-    """Outer products of the rows of a and b, by class, or summed over the classes if tied."""
-    return a.T @ b if covariance_type == "tied" else a[:, :, None] * b[:, None, :]

@@ -147,14 +147,16 @@ class EM(InferenceMethod):
 
     def check(self) -> None:
         """Raise ValueError if a setting is out of range."""
-        if self.max_iter < 1 or self.n_init < 1:
-            raise ValueError("EM: max_iter and n_init must be at least 1")
-        if not self.tol >= 0.0:
-            raise ValueError(f"EM: tol is {self.tol}; it must be at least 0")
+        for name in ("max_iter", "n_init", "batch_size"):
+            value = getattr(self, name)
+            if value is None and name == "batch_size":
+                continue
+            if not isinstance(value, int | np.integer) or value < 1:
+                raise ValueError(f"EM: {name} is {value!r}; expected a whole number, at least 1")
+        if not isinstance(self.tol, int | float | np.number) or not self.tol >= 0.0:
+            raise ValueError(f"EM: tol is {self.tol!r}; it must be at least 0")
         if self.init not in ("kmeans", "random"):
             raise ValueError(f"EM: init is {self.init!r}; expected 'kmeans' or 'random'")
-        if self.batch_size is not None and self.batch_size < 1:
-            raise ValueError(f"EM: batch_size is {self.batch_size}; it must be at least 1")
         if self.engine not in ("auto", "numpy", "jax"):
             raise ValueError(f"EM: engine is {self.engine!r}; expected 'auto', 'numpy' or 'jax'")
 
@@ -323,8 +325,8 @@ class _Run:
         while True:
             order = self.rng.permutation(n_rows)
             total = 0.0
-            for rows in row_slices(n_rows, batch):
-                chosen = order[rows]
+            # Batches of near equal size: a short one would weigh as much as the others.
+            for chosen in np.array_split(order, -(-n_rows // batch)):
                 share = n_rows / len(chosen)
                 fresh, log_likelihood = self.evaluate(self.parameters, np.sort(chosen))
                 _check_finite(log_likelihood, len(self.history))

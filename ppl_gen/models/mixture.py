@@ -69,9 +69,19 @@ class _Mixture(DensityMixin, GenerativeModel):  # type: ignore[misc]
     def _start(
         self, structure: LatentClass, rows: Rows, rng: np.random.Generator
     ) -> Parameters | None:
-        if self.warm_start and hasattr(self, "parameters_"):
-            return self._draw(0)
-        return None
+        if not (self.warm_start and hasattr(self, "parameters_")):
+            return None
+        before = self.structure_
+        if (before.n_classes, before.family.layout) != (
+            structure.n_classes,
+            structure.family.layout,
+        ):
+            raise ValueError(
+                f"{self._who}.fit: warm_start goes on from a fit of {before.n_classes} components, "
+                f"{before.family.layout}, but the model is now of {structure.n_classes} "
+                f"components, {structure.family.layout}; set warm_start=False"
+            )
+        return self._draw(0)
 
     def fit_predict(self, X: Any, y: Any = None, **kwargs: Any) -> Array:
         """Fit, and return the likeliest component of each row: (n,)."""

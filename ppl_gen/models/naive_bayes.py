@@ -126,15 +126,14 @@ class NaiveBayes(ClassifierMixin, GenerativeModel):  # type: ignore[misc]
         self._forget()
         classes, labels = self._encode_labels(y)
         rows = self._read_rows(X, sample_weight, labels)
-        check_consistent_length(rows.values, labels)
         if len(classes) < 2:
             raise ValueError(
                 "NaiveBayes.fit: y has one class only; a classifier needs rows of 2 classes or "
                 "more (a label -1 means unlabelled)"
             )
         self.classes_ = classes
-        structure = self._bound(rows)
         self._check_priors()
+        structure = self._bound(rows)
         if (
             isinstance(method, EM)
             and (labels >= 0).all()
@@ -142,10 +141,12 @@ class NaiveBayes(ClassifierMixin, GenerativeModel):  # type: ignore[misc]
         ):
             near = structure.near(rows)
             statistics = structure.labelled_statistics(near, rows)
+            self._reset()
             self._set_labelled(structure, near, statistics)
-            self._training = structure.program_data(rows)
+            self._keep_training(rows)
         else:
             self._fit_structure(structure, rows, method)
+        labels = np.asarray(rows.labels)
         known = np.where(labels >= 0, 1.0 if rows.weights is None else rows.weights, 0.0)
         self.class_count_ = np.bincount(np.maximum(labels, 0), known, len(classes))
         self._publish()
@@ -234,6 +235,7 @@ class NaiveBayes(ClassifierMixin, GenerativeModel):  # type: ignore[misc]
             len(self.classes_),
             float(self.class_concentration),
             class_name="class",
+            fixed_weights=None if self.priors is None else np.asarray(self.priors, np.float64),
         )
 
     def _with_settings(self, family: Family) -> Family:
@@ -259,6 +261,8 @@ class NaiveBayes(ClassifierMixin, GenerativeModel):  # type: ignore[misc]
                 f"{self._who} requires y to be passed, but the target y is None; label at least "
                 "some rows, or use Mixture"
             )
+        if isinstance(y, list | tuple) and any(isinstance(value, str) for value in y):
+            y = np.array(y, dtype=object)  # as strings, NaN and -1 would be classes
         y = column_or_1d(y, warn=True)
         if y.dtype.kind == "f":
             if np.isinf(y).any():
@@ -295,11 +299,6 @@ class NaiveBayes(ClassifierMixin, GenerativeModel):  # type: ignore[misc]
             raise ValueError("NaiveBayes: priors must be at least 0 and sum to 1")
 
     def _publish(self) -> None:
-        if self.priors is not None:
-            weights = self.parameters_["weights"]
-            self.parameters_["weights"] = np.broadcast_to(
-                np.asarray(self.priors, dtype=np.float64), weights.shape
-            ).copy()
         self.class_prior_ = self.parameters_["weights"].mean(axis=0)
         family = self.structure_.family
         if isinstance(family, Normal) and family.covariance_type == "diag":

@@ -210,7 +210,7 @@ def test_filling_in_is_the_conditional_mean_or_mode(name):
     c = case(name, missing=True)
     for k in range(N_CLASSES):
         certain = np.eye(N_CLASSES)[np.full(len(c.x), k)]
-        filled = c.family.fill(c.parameters, c.x, certain)
+        filled = c.family.settle(c.family.expected(c.parameters, c.x, certain), c.x)
         for row in range(12):
             points, weights = c.member.grid(c.x, c.x[row])
             shares = weights * np.exp(c.family.log_prob(c.parameters, points)[:, k])

@@ -430,8 +430,8 @@ def test_the_same_seed_gives_the_same_fit(batch_size):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"max_iter": 0}, "max_iter and n_init must be at least 1"),
-        ({"n_init": 0}, "max_iter and n_init must be at least 1"),
+        ({"max_iter": 0}, "max_iter is 0; expected a whole number"),
+        ({"n_init": 2.5}, "n_init is 2.5; expected a whole number"),
         ({"tol": -1.0}, "tol is -1.0"),
         ({"tol": float("nan")}, "tol is nan"),
         ({"init": "zeros"}, "expected 'kmeans' or 'random'"),
