@@ -227,6 +227,8 @@ class GenerativeModel(TableReader):
                 kwargs=self._training or {},
                 coords=self._coords(self.structure_),
             )
+        if self._posterior.model is None:  # a local program does not go to other processes
+            self._posterior.model = self.structure_.program()
         return self._posterior
 
     def program(self) -> Any:

@@ -149,3 +149,5 @@ def test_a_fitted_model_goes_to_another_process():
     kept = pickle.loads(pickle.dumps(model))
     np.testing.assert_array_equal(kept.log_prob(X), model.log_prob(X))
     assert kept.posterior_.verdict.text == model.posterior_.verdict.text
+    kept_likelihood = kept.posterior_.log_likelihood()["x"]
+    np.testing.assert_array_equal(kept_likelihood, model.posterior_.log_likelihood()["x"])
