@@ -280,9 +280,9 @@ class GaussianMixture(_Mixture):
         weights, mean, factor = self._given_start(rows.values.shape[1])
         if warm is not None or (weights is None and mean is None and factor is None):
             return warm
-        # Nothing is looked for where everything is given.
-        missing = weights is None or mean is None or factor is None
-        start = structure.initialize(rows, rng, "kmeans" if missing else "random")
+        if weights is not None and mean is not None and factor is not None:
+            return {"weights": weights, "family": {"mean": mean, "precision_cholesky": factor}}
+        start = structure.initialize(rows, rng, "kmeans")
         if weights is not None:
             start["weights"] = weights
         if mean is not None:
