@@ -1,6 +1,7 @@
 """What inference methods have in common: settings only, and a name to ask for them by."""
 
 import importlib
+import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -10,7 +11,11 @@ from sklearn.base import BaseEstimator
 import ppl_gen
 from ppl_gen.engines import Engine, Site
 
-__all__ = ["METHODS", "InferenceMethod", "outline_quietly", "resolve"]
+__all__ = ["METHODS", "ONE_AT_A_TIME", "InferenceMethod", "outline_quietly", "resolve"]
+
+#: Pyro and NumPyro keep the handlers of a running model in one place for the whole process, so
+#: runs of any method, in several threads, take turns.
+ONE_AT_A_TIME = threading.RLock()
 
 #: Lower-case name -> public class.
 METHODS = {"em": "EM", "nuts": "NUTS", "svi": "SVI"}

@@ -2,7 +2,6 @@
 
 import importlib
 import os
-import threading
 import time
 import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -13,17 +12,13 @@ from tqdm.auto import tqdm
 
 from ppl_gen import engines
 from ppl_gen.engines import Engine, Site
-from ppl_gen.inference.base import InferenceMethod, outline_quietly
+from ppl_gen.inference.base import ONE_AT_A_TIME, InferenceMethod, outline_quietly
 from ppl_gen.inference.nuts_core import INITS, Run, Settings, depth_stats
 from ppl_gen.posterior import Posterior
 
 __all__ = ["NUTS"]
 
 CHAIN_METHODS = ("auto", "parallel", "vectorized", "sequential")
-
-#: Both libraries keep the handlers of a running model in one place for the whole process, so runs
-#: in several threads take turns.
-_ONE_AT_A_TIME = threading.RLock()
 
 
 class NUTS(InferenceMethod):
@@ -174,7 +169,7 @@ class NUTS(InferenceMethod):
         backend = engines.get(name)
         native = getattr(model, name, model)
         began = time.perf_counter()
-        with _ONE_AT_A_TIME:
+        with ONE_AT_A_TIME:
             with backend.precision(dtype, device) as precision:
                 device = precision.device
                 sites = outline_quietly(backend, native, args, kwargs)

@@ -3,7 +3,6 @@
 import importlib
 import inspect
 import math
-import threading
 import time
 import warnings
 from collections import deque
@@ -16,7 +15,7 @@ from tqdm.auto import tqdm
 
 from ppl_gen import engines
 from ppl_gen.algorithms.pareto_smoothing import pareto_k
-from ppl_gen.inference.base import InferenceMethod
+from ppl_gen.inference.base import ONE_AT_A_TIME, InferenceMethod
 from ppl_gen.inference.native import detect_engine
 from ppl_gen.inference.svi_core import Array, Fit, Latents, Objective, Rise, newton_mode, rise_of
 from ppl_gen.language import Program
@@ -27,10 +26,6 @@ OPTIMIZERS = ("adam", "clipped_adam", "adagrad", "rmsprop", "sgd")
 
 #: Guides over one vector of all latents, which therefore cannot see a part of them.
 _JOINT = ("full_rank", "low_rank", "laplace")
-
-#: Both libraries keep the handlers of a running model, and Pyro its parameters, in one place for
-#: the whole process: fits in several threads take turns.
-_ONE_AT_A_TIME = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -181,7 +176,7 @@ class SVI(InferenceMethod):
         objective, whole = self._objectives(model, args, kwargs)
         parts = importlib.import_module(f"ppl_gen.inference.svi_{name}")
         with (
-            _ONE_AT_A_TIME,
+            ONE_AT_A_TIME,
             engines.get(name).precision(dtype, device),
             parts.session(
                 seed,
