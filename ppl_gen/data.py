@@ -5,11 +5,17 @@ categories. A `Schema` remembers what the columns were, refuses another table, a
 draws in the container, columns and dtypes of the table that was fitted.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
+
+from ppl_gen.algorithms.row_chunks import row_slices
+
+#: Rows to a compiled call on a device.
+DEVICE_ROWS = 65_536
 
 Array = Any
 Matrix = npt.NDArray[np.float64]
@@ -45,6 +51,20 @@ class Rows:
     def weights_of(self, rows: slice) -> Array | None:
         """Weights of a slice of the rows, or None."""
         return None if self.weights is None else self.weights[rows]
+
+    @property
+    def slices(self) -> list[slice]:
+        """Rows to work on at once, so that intermediates stay in the cache."""
+        return list(row_slices(len(self)))
+
+    def blocks(self) -> Iterator["Rows"]:
+        """Yield pieces large enough to fill a GPU, and small enough for its memory."""
+        return (self[rows] for rows in row_slices(len(self), DEVICE_ROWS))
+
+    @property
+    def arrays(self) -> tuple[Array | None, ...]:
+        """The arrays from which the rows are rebuilt: ``Rows(*rows.arrays)``."""
+        return self.values, self.weights, self.labels
 
     @property
     def total_weight(self) -> float:

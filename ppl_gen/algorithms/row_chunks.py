@@ -77,12 +77,11 @@ _one_blas_thread = _OneBlasThread()
 
 
 @contextmanager
-def row_workers(n_rows: int, chunk_rows: int = CHUNK_ROWS) -> Iterator["MapRows[Any]"]:
-    """Open a pool for work over rows, and yield the function that maps over chunks.
+def workers(slices: list[slice]) -> Iterator["MapRows[Any]"]:
+    """Open a pool for work over slices, and yield the function that maps over them.
 
-    One chunk is worked on in the caller's thread, without a pool.
+    One slice is worked on in the caller's thread, without a pool.
     """
-    slices = list(row_slices(n_rows, chunk_rows))
     threads = min(n_threads(), len(slices))
     if threads <= 1:
         yield lambda function: [function(rows) for rows in slices]
@@ -99,9 +98,9 @@ def map_rows(function: Callable[[slice], T], n_rows: int, chunk_rows: int = CHUN
     >>> map_rows(lambda rows: rows.stop - rows.start, 5000, chunk_rows=2048)
     [2048, 2048, 904]
     """
-    with row_workers(n_rows, chunk_rows) as mapped:
+    with workers(list(row_slices(n_rows, chunk_rows))) as mapped:
         return mapped(function)
 
 
-#: What `row_workers` yields: maps a function over the slices, in the order of the rows.
+#: What `workers` yields: maps a function over the slices, in the order of the rows.
 MapRows = Callable[[Callable[[slice], T]], list[T]]

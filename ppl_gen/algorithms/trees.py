@@ -28,3 +28,16 @@ def tree_sum(trees: Sequence[Any]) -> Any:
     for tree in trees[1:]:
         total = tree_map(lambda a, b: a + b, total, tree)
     return total
+
+
+def tree_leaves(tree: Any) -> list[Any]:
+    """List the leaves of a tree, in the order of its branches.
+
+    Examples
+    --------
+    >>> tree_leaves({"n": 1, "s": {"x": 2, "y": 3}})
+    [1, 2, 3]
+    """
+    if isinstance(tree, dict):
+        return [leaf for branch in tree.values() for leaf in tree_leaves(branch)]
+    return [tree]

@@ -6,8 +6,9 @@ over rows (`e_step`) and estimate from them (`m_step`). The statistics add,
 every core, stepwise minibatches, and running wherever the rows are.
 """
 
+import functools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -15,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 from tqdm.auto import tqdm
 
-from ppl_gen.algorithms.row_chunks import row_slices, row_workers
+from ppl_gen.algorithms.row_chunks import workers
 from ppl_gen.algorithms.trees import tree_map, tree_sum
 from ppl_gen.inference.base import InferenceMethod
 
@@ -27,11 +28,18 @@ ROUNDING = 1e-9
 
 
 class Data(Protocol):
-    """What EM asks of its data: rows that can be counted, weighed and sliced."""
+    """What EM asks of its data: rows (or sequences) that can be counted, weighed and sliced."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, rows: Any) -> Any: ...
+
+    @property
+    def slices(self) -> list[slice]:
+        """What to work on at once, so that intermediates stay in the cache."""
+
+    def blocks(self) -> Iterator[Any]:
+        """Yield the data in large pieces for a device; each is rebuilt from its ``arrays``."""
 
     @property
     def total_weight(self) -> float:
@@ -105,7 +113,7 @@ class EM(InferenceMethod):
     init : {"kmeans", "random"}
         How the starts are made: k-means++ and Lloyd's steps, or a random assignment.
     batch_size : int or None
-        Rows of a minibatch, for stepwise EM; None uses all rows at each step.
+        Rows (or sequences) of a minibatch, for stepwise EM; None uses all rows at each step.
     engine : {"auto", "numpy", "jax"}
         Where the E-step runs: NumPy in threads over row chunks, which compiles nothing, on a
         CPU; JAX on a GPU.
@@ -370,10 +378,10 @@ def _numpy_evaluator(problem: EMProblem, data: Data, device: str, batch_size: in
 
         return evaluate
 
-    workers: AbstractContextManager[Any] = (
-        row_workers(len(data)) if batch_size is None else nullcontext()
+    pool: AbstractContextManager[Any] = (
+        workers(data.slices) if batch_size is None else nullcontext()
     )
-    with workers as mapped:
+    with pool as mapped:
         yield evaluate_with(mapped)
 
 
@@ -382,32 +390,27 @@ def _sum_parts(parts: Sequence[tuple[Statistics, Any]]) -> tuple[Statistics, flo
     return statistics, float(sum(float(part[1]) for part in parts))
 
 
-#: Rows to a compiled call: enough to fill a GPU, few enough for its memory.
-DEVICE_ROWS = 65_536
-
-
 @contextmanager
-def _jax_evaluator(problem: EMProblem, data: Any, device: str, batch_size: int | None) -> Any:
-    """Sum the E-step over large chunks in compiled calls, on a device."""
+def _jax_evaluator(problem: EMProblem, data: Data, device: str, batch_size: int | None) -> Any:
+    """Sum the E-step over large pieces in compiled calls, on a device."""
     from ppl_gen import engines
 
     engine = engines.get("numpyro")
     import jax
 
-    kind = type(data)
-    step = jax.jit(lambda parameters, arrays: problem.e_step(parameters, kind(*arrays)))
+    @functools.partial(jax.jit, static_argnums=0)
+    def step(kind: Any, parameters: Parameters, arrays: Any) -> Any:
+        return problem.e_step(parameters, kind(*arrays))
+
+    def moved(array: Any) -> Any:
+        return None if array is None else engine.asarray(array)
 
     def evaluate(parameters: Parameters, rows: Any) -> tuple[Statistics, float]:
-        chosen = data[rows]
-        moved = tree_map(engine.asarray, parameters)
+        on_device = tree_map(engine.asarray, parameters)
         parts = []
-        for chunk in row_slices(len(chosen), DEVICE_ROWS):
-            piece = chosen[chunk]
-            arrays = tuple(
-                None if array is None else engine.asarray(array)
-                for array in (piece.values, piece.weights, piece.labels)
-            )
-            statistics, log_likelihood = step(moved, arrays)
+        for block in data[rows].blocks():
+            arrays = tuple(map(moved, block.arrays))
+            statistics, log_likelihood = step(type(block), on_device, arrays)
             parts.append((tree_map(engine.to_numpy, statistics), engine.to_numpy(log_likelihood)))
         return _sum_parts(parts)
 

@@ -8,16 +8,16 @@ from sklearn.base import DensityMixin
 from sklearn.utils.validation import check_is_fitted
 
 from ppl_gen.data import Rows
-from ppl_gen.estimator import GenerativeModel
 from ppl_gen.families import Family, Normal
 from ppl_gen.inference.base import InferenceMethod
-from ppl_gen.latent_class import LatentClass, choose_family
+from ppl_gen.row_estimator import RowModel
+from ppl_gen.structures.latent_class import LatentClass, choose_family
 
 Array = Any
 Parameters = dict[str, Any]
 
 
-class _Mixture(DensityMixin, GenerativeModel):  # type: ignore[misc]
+class _Mixture(DensityMixin, RowModel):  # type: ignore[misc]
     """What mixtures share: components that have no order, and model choice."""
 
     methods: ClassVar[tuple[str, ...]] = ("em", "svi", "nuts")

@@ -15,16 +15,16 @@ from sklearn.utils.validation import (
 from ppl_gen.algorithms.trees import tree_map, tree_sum
 from ppl_gen.data import Rows, is_missing
 from ppl_gen.engines.devices import resolve_device
-from ppl_gen.estimator import GenerativeModel
 from ppl_gen.families import Family, Normal
 from ppl_gen.inference.base import InferenceMethod
 from ppl_gen.inference.em import EM
-from ppl_gen.latent_class import LatentClass, choose_family
+from ppl_gen.row_estimator import RowModel
+from ppl_gen.structures.latent_class import LatentClass, choose_family
 
 Array = Any
 
 
-class NaiveBayes(ClassifierMixin, GenerativeModel):  # type: ignore[misc]
+class NaiveBayes(ClassifierMixin, RowModel):  # type: ignore[misc]
     """Naive Bayes classifier over columns of any kind.
 
     Within a class the columns are independent, each from its own family; the class follows by

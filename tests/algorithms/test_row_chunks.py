@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from ppl_gen.algorithms import row_chunks
-from ppl_gen.algorithms.row_chunks import map_rows, n_threads, row_slices, row_workers
+from ppl_gen.algorithms.row_chunks import map_rows, n_threads, row_slices, workers
 
 
 @given(st.integers(0, 500), st.integers(1, 60))
@@ -62,7 +62,7 @@ def test_pools_that_overlap_restore_the_limit_once_all_are_done(monkeypatch):
     found = []
 
     def first():
-        with row_workers(10, 5):
+        with workers(list(row_slices(10, 5))):
             first_in.set()
             second_in.wait(10)
         first_out.set()
@@ -70,7 +70,7 @@ def test_pools_that_overlap_restore_the_limit_once_all_are_done(monkeypatch):
 
     def second():
         first_in.wait(10)
-        with row_workers(10, 5) as mapped:
+        with workers(list(row_slices(10, 5))) as mapped:
             second_in.set()
             first_out.wait(10)
             found.extend(mapped(lambda rows: blas_threads()))
@@ -98,7 +98,7 @@ def test_an_error_in_a_chunk_comes_out(monkeypatch):
     def fail(rows):
         raise ValueError(f"rows {rows.start}")
 
-    with pytest.raises(ValueError, match="rows 0"), row_workers(10, 5) as mapped:
+    with pytest.raises(ValueError, match="rows 0"), workers(list(row_slices(10, 5))) as mapped:
         mapped(fail)
 
 

@@ -10,12 +10,12 @@ from sklearn.mixture import GaussianMixture as PeerMixture
 
 import ppl_gen
 from ppl_gen import EM, GaussianMixture, Mixture, engines
+from ppl_gen import data as data_module
 from ppl_gen.algorithms import row_chunks
 from ppl_gen.algorithms.trees import tree_map, tree_sum
 from ppl_gen.data import Rows
 from ppl_gen.families import Bernoulli, Categorical, Columns, Multinomial, Normal, Poisson
-from ppl_gen.inference import em
-from ppl_gen.latent_class import LatentClass
+from ppl_gen.structures.latent_class import LatentClass
 
 COVARIANCE_TYPES = ["full", "tied", "diag", "spherical"]
 
@@ -312,7 +312,7 @@ def test_chunks_of_any_size_give_the_same_fit(name, monkeypatch):
     whole = run(structure, rows)
     for chunk_rows in (7, 64):
         monkeypatch.setattr(
-            em, "row_workers", lambda n, size=chunk_rows: row_chunks.row_workers(n, size)
+            data_module, "row_slices", lambda n, size=chunk_rows: row_chunks.row_slices(n, size)
         )
         # Ten steps multiply the rounding of another order of summing.
         found = run(structure, rows)
@@ -334,7 +334,7 @@ def test_jax_gives_the_same_fit(name):
 
 
 def test_jax_works_in_pieces_of_the_device(monkeypatch):
-    monkeypatch.setattr(em, "DEVICE_ROWS", 128)
+    monkeypatch.setattr(data_module, "DEVICE_ROWS", 128)
     structure, rows = problem("full")
     found = run(structure, rows, engine="jax", max_iter=3)
     expected = run(structure, rows, engine="numpy", max_iter=3)

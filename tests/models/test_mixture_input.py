@@ -6,7 +6,7 @@ import pytest
 import scipy.sparse
 
 from ppl_gen import GaussianMixture, Mixture
-from ppl_gen.latent_class import LatentClass
+from ppl_gen.structures.latent_class import LatentClass
 
 
 def blobs(n_rows=400, seed=0):

@@ -203,6 +203,10 @@ class LatentClass:
         """Return the structure that :meth:`to_tree` gave."""
         return cls(**tree)
 
+    def coords(self, names: list[Any]) -> dict[str, list[Any]]:
+        """Labels of the axes of the program's sites, given the names of the columns."""
+        return self.family.coords(names)
+
     # -- density -----------------------------------------------------------------------------
 
     def joint_log_prob(self, parameters: Parameters, x: Array) -> Array:

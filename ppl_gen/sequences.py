@@ -1,0 +1,303 @@
+"""Sequences in: lists, three axes, or rows with lengths, to one table of rows and back.
+
+Inside, sequences are the rows of a table, one sequence after another, and their lengths. So
+whatever reads tables reads sequences: frames, categories, NaN for what is missing.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ppl_gen.data import DEVICE_ROWS, is_frame, to_numpy
+
+Array = Any
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Sequences of rows, one after another, with what EM wants to know of each.
+
+    Attributes
+    ----------
+    values : (N, D)
+        Rows of all sequences; NaN where missing.
+    lengths : (n,)
+        Steps of each sequence; they sum to N.
+    labels : (N,) or None
+        Known states, -1 where unknown.
+    weights : (n,) or None
+        Of whole sequences.
+    """
+
+    values: Array
+    lengths: Array
+    labels: Array | None = None
+    weights: Array | None = None
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, chosen: Any) -> "Sequences":
+        """Return some of the sequences, by a slice or by their numbers."""
+        if isinstance(chosen, slice) and chosen == slice(None):
+            return self
+        lengths = self.lengths[chosen]
+        rows = spans(self.ends[chosen] - lengths, lengths)
+        return Sequences(
+            self.values[rows],
+            lengths,
+            None if self.labels is None else self.labels[rows],
+            None if self.weights is None else self.weights[chosen],
+        )
+
+    @cached_property
+    def ends(self) -> Array:
+        """Row after the last one of each sequence: (n,)."""
+        return np.cumsum(self.lengths)
+
+    @property
+    def row_weights(self) -> Array | None:
+        """Weight of the sequence of each row, or None: (N,)."""
+        return None if self.weights is None else np.repeat(self.weights, self.lengths)
+
+    @property
+    def total_weight(self) -> float:
+        """Steps of all sequences, times their weights."""
+        if self.weights is None:
+            return float(len(self.values))
+        return float(self.weights @ self.lengths)
+
+    @property
+    def slices(self) -> list[slice]:
+        """All at once: steps follow one another, so sequences are worked on side by side."""
+        return [slice(None)]
+
+    def blocks(self) -> Iterator["Padded"]:
+        """Yield sequences of like length side by side, in pieces for the memory of a GPU."""
+        order = np.argsort(-self.lengths, kind="stable")
+        done = 0
+        while done < len(order):
+            longest = int(self.lengths[order[done]])
+            count = max(1, DEVICE_ROWS // longest)
+            yield Padded.of(self[order[done : done + count]])
+            done += count
+
+
+@dataclass(frozen=True)
+class Padded:
+    """Sequences side by side, the shorter ones ending in missing steps, which change nothing.
+
+    Attributes
+    ----------
+    values : (n, T, D)
+    labels : (n, T) or None
+    weights : (n,) or None
+    """
+
+    values: Array
+    labels: Array | None = None
+    weights: Array | None = None
+
+    @classmethod
+    def of(cls, sequences: Sequences) -> "Padded":
+        """Lay sequences side by side."""
+        inside = np.arange(sequences.lengths.max()) < sequences.lengths[:, None]
+        values = np.full((*inside.shape, sequences.values.shape[1]), np.nan)
+        values[inside] = sequences.values
+        labels = None
+        if sequences.labels is not None:
+            labels = np.full(inside.shape, -1)
+            labels[inside] = sequences.labels
+        return cls(values, labels, sequences.weights)
+
+    @property
+    def arrays(self) -> tuple[Array | None, ...]:
+        """The arrays from which this is rebuilt: ``Padded(*padded.arrays)``."""
+        return self.values, self.labels, self.weights
+
+
+def spans(starts: Array, lengths: Array) -> Array:
+    """Numbers of the rows of several runs, one after another.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> spans(np.array([5, 0]), np.array([2, 3])).tolist()
+    [5, 6, 0, 1, 2]
+    """
+    before = np.cumsum(lengths) - lengths
+    return np.arange(lengths.sum()) + np.repeat(starts - before, lengths)
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """How the user laid out the sequences, so that results come back the same way.
+
+    Attributes
+    ----------
+    kind : {"rows", "list", "stacked"}
+        Rows with or without lengths; a list with one item a sequence; an (n, T, D) array.
+    lengths : (n,)
+    """
+
+    kind: str
+    lengths: Array
+
+    def restore(self, rows: Array) -> Any:
+        """Give values by row, (N, ...), the arrangement of the sequences they belong to."""
+        if self.kind == "rows":
+            return rows
+        if self.kind == "stacked":
+            return rows.reshape(len(self.lengths), -1, *rows.shape[1:])
+        return np.split(rows, np.cumsum(self.lengths)[:-1])
+
+
+def arrange(X: Any, lengths: Any, who: str) -> tuple[Any, Arrangement]:
+    """Lay sequences one after another, as one table.
+
+    Parameters
+    ----------
+    X : list of (T, D) tables or (T,) series, (n, T, D) array, or rows (N, D) or (N,)
+    lengths : (n,) or None
+        Of the sequences in the rows; one sequence, if None.
+    who : str
+        Who asks, for errors.
+
+    Returns
+    -------
+    table, Arrangement
+        The table as a container that table readers take, with the rows of all sequences.
+
+    Raises
+    ------
+    ValueError
+        If there is no sequence, one is empty, their widths differ, or the lengths do not sum to
+        the number of rows.
+    """
+    X = to_numpy(X)
+    if isinstance(X, list | tuple) and len(X) and not _is_row(X[0]):
+        if lengths is not None:
+            raise ValueError(
+                f"{who}: X is a list of {len(X)} sequences, which have lengths of their own; "
+                "leave lengths out"
+            )
+        tables = [_columns(to_numpy(item)) for item in X]
+        counts = np.array([len(table) for table in tables], dtype=np.intp)
+        _refuse_empty(counts, who)
+        return _joined(tables, who), Arrangement("list", counts)
+    if np.ndim(X) == 3:
+        if lengths is not None:
+            raise ValueError(
+                f"{who}: X has shape {X.shape}, sequences by steps by columns, and lengths too; "
+                "leave lengths out (steps after the end may be NaN)"
+            )
+        n, steps, width = X.shape
+        counts = np.full(n, steps, dtype=np.intp)
+        _refuse_empty(counts, who)
+        return X.reshape(n * steps, width), Arrangement("stacked", counts)
+    X = _columns(X)
+    n_rows = X.shape[0] if hasattr(X, "shape") else len(X)
+    if lengths is None:
+        counts = np.array([n_rows], dtype=np.intp)
+    else:
+        counts = np.atleast_1d(np.asarray(lengths))
+        if counts.ndim != 1 or counts.dtype.kind not in "iu":
+            raise ValueError(
+                f"{who}: lengths is {lengths!r}; expected whole numbers, one a sequence"
+            )
+        counts = counts.astype(np.intp)
+        if counts.sum() != n_rows:
+            raise ValueError(
+                f"{who}: lengths sum to {counts.sum()}, but X has {n_rows} rows; expected the "
+                "lengths of all sequences, in their order"
+            )
+    _refuse_empty(counts, who)
+    return X, Arrangement("rows", counts)
+
+
+def _is_row(item: Any) -> bool:
+    """Tell whether an item of a list is a row of numbers, or a number, and no sequence."""
+    if np.ndim(item) == 0:
+        return not hasattr(item, "shape") or not is_frame(item)
+    return isinstance(item, list | tuple) and np.ndim(item[0] if len(item) else 0) == 0
+
+
+def _columns(item: Any) -> Any:
+    """Make a series a table of one column."""
+    if is_frame(item) or np.ndim(item) > 1:
+        return item
+    if hasattr(item, "to_frame"):
+        return item.to_frame()
+    return np.asarray(item).reshape(-1, 1)
+
+
+def _refuse_empty(counts: Array, who: str) -> None:
+    if len(counts) == 0:
+        raise ValueError(f"{who}: X has no sequence; expected one or more")
+    short = np.flatnonzero(counts < 1)
+    if len(short):
+        raise ValueError(
+            f"{who}: sequence {short[0]} has length {counts[short[0]]}; leave empty sequences out"
+        )
+
+
+def _joined(tables: list[Any], who: str) -> Any:
+    """Join the tables of a list, row after row."""
+    if is_frame(tables[0]):
+        if len({tuple(table.columns) for table in tables if is_frame(table)}) > 1 or not all(
+            map(is_frame, tables)
+        ):
+            raise ValueError(f"{who}: the sequences have different columns; give all the same")
+        if type(tables[0]).__module__.startswith("polars"):
+            import polars
+
+            return polars.concat(tables)
+        import pandas
+
+        return pandas.concat(tables, ignore_index=True)
+    widths = [np.shape(table)[1] for table in tables]
+    other = next((place for place, width in enumerate(widths) if width != widths[0]), None)
+    if other is not None:
+        raise ValueError(
+            f"{who}: sequence 0 has {widths[0]} columns, but sequence {other} has "
+            f"{widths[other]}; expected one width"
+        )
+    return np.concatenate([np.asarray(table) for table in tables])
+
+
+def arrange_labels(y: Any, arrangement: Arrangement, n_states: int, who: str) -> Array | None:
+    """Read known states of steps, -1 where unknown, laid out as the sequences are: (N,).
+
+    Raises
+    ------
+    ValueError
+        If they are NaN or no whole numbers, of another length, or no state has their number.
+    """
+    if y is None:
+        return None
+    parts = y if isinstance(y, list | tuple) and len(y) and np.ndim(y[0]) == 1 else [y]
+    given = np.concatenate([np.asarray(to_numpy(part)).ravel() for part in parts])
+    if given.dtype.kind not in "iu":
+        numbers = np.asarray(given, dtype=np.float64)
+        if np.isnan(numbers).any() or (numbers != np.floor(numbers)).any():
+            raise ValueError(
+                f"{who}: y has values that are no states (NaN, or no whole numbers); mark steps "
+                "whose state is not known with -1"
+            )
+        given = numbers
+    n_rows = int(arrangement.lengths.sum())
+    if len(given) != n_rows:
+        raise ValueError(
+            f"{who}: y has {len(given)} states, but X has {n_rows} steps; expected one a step, -1 "
+            "where unknown"
+        )
+    given = given.astype(np.intp)
+    if given.min() < -1 or given.max() >= n_states:
+        raise ValueError(
+            f"{who}: y has states from {given.min()} to {given.max()}; expected 0 to "
+            f"{n_states - 1}, or -1 where unknown"
+        )
+    return given if (given >= 0).any() else None

@@ -1,0 +1,1 @@
+"""What models are made of: parameters, the EM protocol and the program, one structure a file."""
