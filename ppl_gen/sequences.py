@@ -147,12 +147,14 @@ class Arrangement:
     lengths: Array
 
     def restore(self, rows: Array) -> Any:
-        """Give values by row, (N, ...), the arrangement of the sequences they belong to."""
+        """Give values (or a frame) by row, (N, ...), the arrangement of their sequences."""
         if self.kind == "rows":
             return rows
         if self.kind == "stacked":
             return rows.reshape(len(self.lengths), -1, *rows.shape[1:])
-        return np.split(rows, np.cumsum(self.lengths)[:-1])
+        ends = np.cumsum(self.lengths)
+        parts = [rows[end - length : end] for end, length in zip(ends, self.lengths, strict=True)]
+        return [p.reset_index(drop=True) for p in parts] if hasattr(rows, "iloc") else parts
 
 
 def arrange(X: Any, lengths: Any, who: str) -> tuple[Any, Arrangement]:

@@ -1,0 +1,131 @@
+"""What models of sequences have in common: reading sequences, scoring and drawing them."""
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+
+from ppl_gen.estimator import GenerativeModel
+from ppl_gen.sequences import Arrangement, Sequences, arrange, arrange_labels
+
+Array = Any
+Parameters = dict[str, Any]
+
+
+class SequenceModel(GenerativeModel):
+    """A model of sequences: a structure with ``log_evidence`` of each of them.
+
+    Sequences come as a list of (T, D) tables or (T,) series, as an (n, T, D) array, or as the
+    rows (N, D) of all with their ``lengths``, as hmmlearn has them; what is said of every step
+    goes back in the same arrangement.
+    """
+
+    def _read_sequences(
+        self, X: Any, lengths: Any, *, reset: bool, method: str
+    ) -> tuple[Sequences, Arrangement]:
+        """Read sequences as rows and lengths; `reset` when they are those to fit."""
+        table, arrangement = arrange(X, lengths, f"{self._who}.{method}")
+        return Sequences(self._read(table, reset=reset), arrangement.lengths), arrangement
+
+    def _read_training(
+        self, X: Any, lengths: Any, y: Any = None, sample_weight: Any = None, n_states: int = 0
+    ) -> Sequences:
+        """Read the sequences to fit, with known states and weights of whole sequences."""
+        read, arrangement = self._read_sequences(X, lengths, reset=True, method="fit")
+        labels = arrange_labels(y, arrangement, n_states, f"{self._who}.fit")
+        weights = None
+        if sample_weight is not None:
+            weights = _check_sample_weight(sample_weight, read.lengths, ensure_non_negative=True)
+        sequences = Sequences(read.values, read.lengths, labels, weights)
+        # A sequence without weight is none: what families read off the data must not see it.
+        return sequences if weights is None else sequences[np.flatnonzero(weights > 0.0)]
+
+    def _read_checked(
+        self, X: Any, lengths: Any, method: str = "log_prob"
+    ) -> tuple[Sequences, Arrangement]:
+        """Read sequences to ask the fitted model about."""
+        check_is_fitted(self)
+        sequences, arrangement = self._read_sequences(X, lengths, reset=False, method=method)
+        self.structure_.check(sequences)
+        return sequences, arrangement
+
+    def _over_draws(self, function: Callable[[Parameters], Array]) -> Array:
+        """Stack what a function says of each draw of the parameters: (S, ...)."""
+        return np.stack([function(self._draw(s)) for s in range(self._n_draws)])
+
+    # -- scoring -------------------------------------------------------------------------------
+
+    def _evidence_by_draw(self, sequences: Sequences) -> Array:
+        """Log density of each sequence under each draw of the parameters: (S, n)."""
+        return self._over_draws(lambda draw: self.structure_.log_evidence(draw, sequences))
+
+    def log_prob(self, X: Any, lengths: Any = None) -> Array:
+        """Log density of each sequence, in nats.
+
+        Parameters
+        ----------
+        X : sequences
+            NaN is marginalised.
+        lengths : (n,) or None
+            Of the sequences, where X has the rows of all.
+
+        Returns
+        -------
+        (n,) array
+            After a Bayesian fit, the log posterior predictive density.
+        """
+        by_draw = self._evidence_by_draw(self._read_checked(X, lengths)[0])
+        return np.asarray(np.logaddexp.reduce(by_draw, axis=0) - np.log(len(by_draw)))
+
+    def score(self, X: Any, y: Any = None, lengths: Any = None) -> float:
+        """Log density of all the sequences together, in nats, as hmmlearn has it.
+
+        ``score(X, lengths)`` is taken for ``score(X, lengths=lengths)``: `y` has no other use.
+        """
+        lengths = y if lengths is None else lengths
+        return float(self.log_prob(X, lengths).sum())
+
+    # -- drawing -------------------------------------------------------------------------------
+
+    def _draw_sequences(
+        self, lengths: Array, random_state: Any, **given: Any
+    ) -> tuple[Array, Array]:
+        """Draw sequences of these lengths, one after another, and their latents."""
+        rng = self._rng() if random_state is None else np.random.default_rng(random_state)
+        drawn = [
+            self.structure_.sample(self._draw(int(s)), int(length), rng, **given)
+            for s, length in zip(
+                rng.integers(self._n_draws, size=len(lengths)), lengths, strict=True
+            )
+        ]
+        return np.concatenate([d[0] for d in drawn]), np.concatenate([d[1] for d in drawn])
+
+    def _table(self, values: Array) -> Any:
+        """Give rows the container, columns and dtypes of the sequences that were fitted."""
+        return self.schema_.decode(values, self.structure_.whole)
+
+    def _keep_training(self, data: Sequences) -> None:
+        super()._keep_training(data)
+        self.lengths_ = data.lengths
+        self.fitted_digest_ = digest(data)
+
+    def _draw_weights(self, sequences: Sequences) -> Array:
+        """Weight of each draw of the parameters for each sequence: (S, n).
+
+        Draws are already given the sequences that were fitted, and weigh the same; a new
+        sequence tells which of them are likelier.
+        """
+        if self._n_draws == 1 or digest(sequences) == self.fitted_digest_:
+            return np.full((self._n_draws, len(sequences)), 1.0 / self._n_draws)
+        by_draw = self._evidence_by_draw(sequences)
+        shares = np.exp(by_draw - by_draw.max(axis=0))
+        return shares / shares.sum(axis=0)
+
+
+def digest(sequences: Sequences) -> str:
+    """Return a fingerprint of sequences, by which those that were fitted are known again."""
+    found = hashlib.sha256(np.ascontiguousarray(sequences.lengths, dtype=np.int64).tobytes())
+    found.update(np.ascontiguousarray(sequences.values, dtype=np.float64).tobytes())
+    return found.hexdigest()
