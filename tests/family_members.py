@@ -14,7 +14,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ppl_gen.families import Bernoulli, Categorical, Columns, Family, Multinomial, Normal, Poisson
+from ppl_gen.families import (
+    Bernoulli,
+    Categorical,
+    Columns,
+    Family,
+    MixtureFamily,
+    Multinomial,
+    Normal,
+    Poisson,
+)
 
 N_CLASSES = 2
 N_ROWS = 40
@@ -62,6 +71,11 @@ def shared_rows(rng: np.random.Generator, n: int) -> np.ndarray:
 
 def count_rows(rng: np.random.Generator, n: int) -> np.ndarray:
     return rng.poisson([0.8, 2.0, 3.0], size=(n, 3)).astype(float)
+
+
+def mixed_rows(rng: np.random.Generator, n: int) -> np.ndarray:
+    rows = (normal_rows(rng, n)[:, :1], count_rows(rng, n)[:, :1], code_rows(rng, n)[:, 2:])
+    return np.concatenate(rows, axis=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +141,43 @@ MEMBERS = {
         (trapezoid, counts_to(1), trapezoid, counts_to(20), counts_to(3)),
         n_free=10 + 2 + 8,
     ),
+    "mixture": Member(
+        MixtureFamily(Normal("full"), 2, weights_concentration=0.7),
+        normal_rows,
+        (trapezoid,) * 3,
+        n_free=2 + 36,
+    ),
+    "mixture-of-columns": Member(
+        MixtureFamily(
+            Columns(
+                (
+                    ("count", Poisson(), (1,)),
+                    ("size", Normal("diag"), (0,)),
+                    ("kind", Categorical(n_categories=(3,)), (2,)),
+                )
+            ),
+            3,
+        ),
+        mixed_rows,
+        (trapezoid, counts_to(30), counts_to(2)),
+        n_free=4 + 6 + 12 + 12,
+    ),
+    "columns-of-mixtures": Member(
+        Columns(
+            (
+                ("size", MixtureFamily(Normal("spherical"), 2), (0,)),
+                ("count", Poisson(), (1,)),
+                ("kind", MixtureFamily(Categorical(n_categories=(3,)), 3), (2,)),
+            )
+        ),
+        mixed_rows,
+        (trapezoid, counts_to(30), counts_to(2)),
+        n_free=(2 + 8) + 2 + (4 + 12),
+    ),
 }
+#: Members whose components are latent: their M-step takes an E-step before it.
+MIXED = ["mixture", "mixture-of-columns", "columns-of-mixtures"]
+PLAIN = [name for name in MEMBERS if name not in MIXED]
 COMPLETE_ONLY = [name for name, member in MEMBERS.items() if not member.takes_nan]
 TAKES_NAN = [name for name in MEMBERS if name not in COMPLETE_ONLY]
 EVERY = list(MEMBERS)
@@ -171,7 +221,8 @@ def case(
     family = member.family.with_settings(change).bind(x, N_CLASSES)
     r = rng.dirichlet(np.full(N_CLASSES, 0.4), size=n_rows) * rng.uniform(0.5, 2.0, (n_rows, 1))
     parameters = family.estimate(family.initial_statistics(x, r))
-    return Case(member, family, x, r, moved(parameters, rng, 0.1))
+    # Components of a class start alike; they are moved apart.
+    return Case(member, family, x, r, moved(parameters, rng, 0.2 if name in MIXED else 0.1))
 
 
 def moved(parameters: dict[str, Any], rng: np.random.Generator, step: float) -> dict[str, Any]:
@@ -189,7 +240,7 @@ def moved(parameters: dict[str, Any], rng: np.random.Generator, step: float) -> 
         elif name == "probs" and value.ndim == 2 and not np.allclose(value.sum(axis=1), 1.0):
             odds = value / (1.0 - value) * np.exp(noise)  # yes or no
             out[name] = odds / (1.0 + odds)
-        elif name == "probs":
+        elif name in ("probs", "weights"):
             raised = value * np.exp(noise)
             out[name] = raised / raised.sum(axis=-1, keepdims=True)
         else:  # rates, and reciprocal deviations

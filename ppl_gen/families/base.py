@@ -6,7 +6,8 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from ppl_gen.algorithms.trees import tree_map
+from ppl_gen.algorithms.row_chunks import map_rows
+from ppl_gen.algorithms.trees import tree_map, tree_sum
 from ppl_gen.engines.base import RandomSource
 
 Array = Any
@@ -136,6 +137,31 @@ class Family:
     def initial_statistics(self, x: Array, responsibilities: Array) -> Statistics:
         """Statistics of the first M-step, when there are no parameters yet."""
         return self.statistics({}, x, responsibilities)
+
+    def initial_parameters(
+        self, x: Array, responsibilities: Array, rng: np.random.Generator
+    ) -> Parameters:
+        """Parameters that EM starts from, given the rows' shares of the classes.
+
+        Parameters
+        ----------
+        x : (n, D)
+            Rows, NaN where missing.
+        responsibilities : (n, K)
+            Weighted shares; they need not sum to one, and a row of zeros takes no part.
+        rng : numpy.random.Generator
+            Draws what the responsibilities leave open, such as the components of a class.
+
+        Returns
+        -------
+        dict
+            By default, :meth:`estimate` from the sum of :meth:`initial_statistics`.
+        """
+
+        def count(rows: slice) -> Statistics:
+            return self.initial_statistics(x[rows], responsibilities[rows])
+
+        return self.estimate(tree_sum(map_rows(count, x.shape[0])))
 
     def features(self, x: Array, *, units: bool = False) -> Array:
         """Embed rows in a Euclidean space, without NaN, where k-means may start: (n, F).

@@ -51,7 +51,9 @@ class Columns(Family):
         return all(family.is_one_pass(x[:, list(columns)]) for _, family, columns in self.parts)
 
     def with_settings(self, change: Callable[[Family], Family]) -> Family:
-        parts = tuple((name, change(family), columns) for name, family, columns in self.parts)
+        parts = tuple(
+            (name, family.with_settings(change), columns) for name, family, columns in self.parts
+        )
         return dataclasses.replace(self, parts=parts)
 
     @property
@@ -101,6 +103,14 @@ class Columns(Family):
     def initial_statistics(self, x: Array, responsibilities: Array) -> Statistics:
         return {
             name: family.initial_statistics(x[:, list(columns)], responsibilities)
+            for name, family, columns in self.parts
+        }
+
+    def initial_parameters(
+        self, x: Array, responsibilities: Array, rng: np.random.Generator
+    ) -> Parameters:
+        return {
+            name: family.initial_parameters(x[:, list(columns)], responsibilities, rng)
             for name, family, columns in self.parts
         }
 

@@ -204,8 +204,8 @@ class NaiveBayes(ClassifierMixin, RowModel):  # type: ignore[misc]
             origin = self.origin_
         if not self.structure_.family.is_one_pass(values):
             raise ValueError(
-                "NaiveBayes.partial_fit: X has NaN in columns that share a covariance, which "
-                "takes more than one pass; use fit, or normal columns with covariance_type='diag'"
+                "NaiveBayes.partial_fit: a mixture within classes, or NaN in columns that share a "
+                "covariance, takes more than one pass; use fit, or Normal('diag')"
             )
         fresh = self.structure_.labelled_statistics(origin, rows)
         total = fresh if first else tree_sum([self.statistics_, fresh])
@@ -228,8 +228,7 @@ class NaiveBayes(ClassifierMixin, RowModel):  # type: ignore[misc]
         self._posterior = None
 
     def _structure(self, rows: Rows) -> LatentClass:
-        family = choose_family(self.family, self.schema_, self._who)
-        family = self._with_settings(family)
+        family = choose_family(self.family, self.schema_, self._who, self._settings)
         return LatentClass(
             family.bind(rows.values, len(self.classes_)),
             len(self.classes_),
@@ -238,21 +237,11 @@ class NaiveBayes(ClassifierMixin, RowModel):  # type: ignore[misc]
             fixed_weights=None if self.priors is None else np.asarray(self.priors, np.float64),
         )
 
-    def _with_settings(self, family: Family) -> Family:
-        """Give families that were chosen by name this model's alpha and var_smoothing."""
-        if isinstance(self.family, Family):
-            return family
-        given = self.family.values() if isinstance(self.family, dict) else ()
-        own = tuple(f for f in given if isinstance(f, Family))
-        return family.with_settings(
-            lambda part: (
-                part
-                if any(part is f for f in own)
-                else part.replace(reg_covar=0.0, var_smoothing=self.var_smoothing)
-                if isinstance(part, Normal)
-                else part.replace(alpha=self.alpha)
-            )
-        )
+    def _settings(self, family: Family) -> Family:
+        """Give a family this model's alpha or var_smoothing."""
+        if isinstance(family, Normal):
+            return family.replace(reg_covar=0.0, var_smoothing=self.var_smoothing)
+        return family.replace(alpha=self.alpha)
 
     def _encode_labels(self, y: Any) -> tuple[Array, Array]:
         """Classes (C,), and codes (n,) with -1 where the label is unknown."""

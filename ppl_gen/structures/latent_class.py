@@ -23,6 +23,7 @@ from ppl_gen.families import (
     Categorical,
     Columns,
     Family,
+    MixtureFamily,
     Normal,
     Parameters,
     Statistics,
@@ -41,7 +42,12 @@ NEAR_ROWS = 100
 AUTO_FAMILIES = {"number": Normal("diag"), "bool": Bernoulli(), "category": Categorical()}
 
 
-def choose_family(spec: Any, schema: Schema, who: str) -> Family:
+def choose_family(
+    spec: Any,
+    schema: Schema,
+    who: str,
+    settings: Callable[[Family], Family] = lambda family: family,
+) -> Family:
     """Make a family for a table: one for all columns, or a product of several.
 
     Parameters
@@ -51,11 +57,13 @@ def choose_family(spec: Any, schema: Schema, who: str) -> Family:
         Names and kinds of the columns.
     who : str
         Model that asks, for errors.
+    settings : callable
+        Gives a family that is chosen by name or by "auto" the settings of the model.
     """
     if isinstance(spec, Family):
         return spec
     if isinstance(spec, str) and spec != "auto":
-        return _named(spec, who)
+        return settings(_named(spec, who))
     chosen: dict[Any, Any] = {}
     if isinstance(spec, dict):
         names = schema.names
@@ -73,6 +81,8 @@ def choose_family(spec: Any, schema: Schema, who: str) -> Family:
     for place, column in enumerate(schema.columns):
         family = chosen.get(place, AUTO_FAMILIES[column.kind])
         family = _named(family, who) if isinstance(family, str) else family
+        if not isinstance(chosen.get(place), Family):
+            family = settings(family)
         # Equal families share a part, and with it their matrix products.
         key = next((k for k, (other, _) in parts.items() if _same(other, family)), None)
         if key is None:
@@ -92,7 +102,8 @@ def choose_family(spec: Any, schema: Schema, who: str) -> Family:
 
 
 def _same(a: Family, b: Family) -> bool:
-    return type(a) is type(b) and repr(a) == repr(b)
+    # Columns of one mixture would depend on each other by its component.
+    return type(a) is type(b) and repr(a) == repr(b) and not isinstance(a, MixtureFamily)
 
 
 def _named(name: str, who: str) -> Family:
@@ -191,7 +202,7 @@ class LatentClass:
 
     def with_prior(self) -> "LatentClass":
         """Return the structure with the default prior where it has none, for EM."""
-        family = self.family.with_settings(Family.with_prior)
+        family = self.family.with_settings(lambda part: part.with_prior())
         return dataclasses.replace(self, family=family)
 
     def to_tree(self) -> dict[str, Any]:
@@ -231,7 +242,7 @@ class LatentClass:
             labels = nearest(features, class_means(features, hot))
         if rows.labels is not None:
             labels = np.where(rows.labels >= 0, rows.labels, labels)
-        return self._assigned(rows, labels)
+        return self._assigned(rows, labels, rows.weights, rng)
 
     def _start_clustered(self, rows: Rows, rng: np.random.Generator) -> Parameters:
         """Start from k-means, of standardised columns or as they are: whichever fits better.
@@ -246,22 +257,22 @@ class LatentClass:
         for units in (False,) if all(self.whole) else (False, True):
             features = self.family.features(rows.values, units=units)
             labels = kmeans(features, self.n_classes, rng, rows.weights)
-            start = self._assigned(rows, labels)
+            start = self._assigned(rows, labels, rows.weights, rng)
             candidates.append((self._log_likelihood(start, looked), start))
         return max(candidates, key=lambda candidate: candidate[0])[1]
 
     def _log_likelihood(self, parameters: Parameters, rows: Rows) -> float:
         return float(sum(map_rows(lambda c: self.e_step(parameters, rows[c])[1], len(rows))))
 
-    def _assigned(self, rows: Rows, labels: Array) -> Parameters:
-        """Estimate from a hard assignment of the rows to classes."""
-
-        def count(chunk: slice) -> Statistics:
-            hot = self.indicators(labels[chunk], rows.weights_of(chunk))
-            family = self.family.initial_statistics(rows.values[chunk], hot)
-            return {"weights": hot.sum(axis=0), "family": family}
-
-        return self.m_step(tree_sum(map_rows(count, len(rows))))
+    def _assigned(
+        self, rows: Rows, labels: Array, weights: Array | None, rng: np.random.Generator
+    ) -> Parameters:
+        """Estimate from a hard assignment of the rows to classes; label -1 takes no part."""
+        hot = self.indicators(labels, weights)
+        return {
+            "weights": self._weights(hot.sum(axis=0) + 10.0 * np.finfo(np.float64).eps),
+            "family": self.family.initial_parameters(rows.values, hot, rng),
+        }
 
     def e_step(self, parameters: Parameters, rows: Rows) -> tuple[Statistics, Array]:
         """Expected statistics and log likelihood; both add over rows."""
@@ -332,11 +343,7 @@ class LatentClass:
             distance = ((features - features[rng.integers(len(rows))]) ** 2).sum(axis=1)
             share = max(2, len(rows) // (10 * self.n_classes))
             labels[np.argpartition(distance, min(share, len(rows) - 1))[:share]] = k
-        hot = self.indicators(labels, None)
-        seeded = self.m_step(
-            {"weights": hot.sum(axis=0), "family": self.family.initial_statistics(rows.values, hot)}
-        )
-
+        seeded = self._assigned(rows, labels, None, rng)
         family = self.family.merge(parameters["family"], seeded["family"], dead)
         weights = np.array(parameters["weights"])
         weights[dead] = 1.0 / (10 * self.n_classes)

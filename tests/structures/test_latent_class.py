@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy.special import logsumexp
 
-from ppl_gen import GaussianMixture, classify, engines
+from ppl_gen import GaussianMixture, NaiveBayes, classify, engines
 from ppl_gen.data import Rows, describe_matrix, read_frame
 from ppl_gen.families import Bernoulli, Categorical, Columns, Multinomial, Normal, Poisson
 from ppl_gen.structures.latent_class import LatentClass, choose_family, class_means
@@ -180,3 +180,17 @@ def test_class_means_skip_what_is_missing():
     hot = np.array([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 2.0, 0.0]])
     # The third class has no rows: the mean of all.
     np.testing.assert_allclose(class_means(x, hot), [[2.0, 4.0], [5.0, 6.0], [3.0, 5.0]])
+
+
+def test_a_family_that_is_given_keeps_its_settings():
+    """Those of the model are for families that it chooses itself."""
+    frame, y = FRAME[["b", "c"]], [0, 1, 0]
+    given = NaiveBayes({"c": Categorical(alpha=0.25)}, alpha=2.0).fit(frame, y)
+    parts = given.structure_.family.parts
+    assert {name: part.alpha for name, part, _ in parts} == {"bernoulli": 2.0, "categorical": 0.25}
+
+
+def test_the_prior_of_svi_and_nuts_holds_for_the_mode_they_start_from():
+    x, _ = rows()
+    parts = bound(x).with_prior().family.parts
+    assert [getattr(part, "prior", None) for _, part, _ in parts] == ["default", None]
