@@ -7,7 +7,7 @@ from zoo import CASES, points
 from ppl_gen import engines
 
 POINTS = 20
-SIMPLEX = {"weights", "transition"}
+SIMPLEX = {"weights", "start", "transition"}
 ENGINES = ["pyro", "numpyro"]
 
 

@@ -134,6 +134,29 @@ def classes(x=None, rows=5):
         sample("x", dist.Mixture(weights, dist.Family(family, parameters)), obs=x)
 
 
+@program
+def chains(y=None, sequences=3, length=5):
+    """Hidden Markov chains in a plate; a step and a whole end of one are missing."""
+    start = sample("start", dist.Dirichlet(np.ones(2)), dims="state")
+    with plate("state", 2):
+        transition = sample("transition", dist.Dirichlet(np.ones(2)))
+    mu = sample("mu", dist.Ordered(dist.Normal(0.0, 2.0), 2), dims="state")
+    emissions = dist.Normal(ops.stack([mu, -mu], axis=-1), 0.5).to_event(1)
+    chain = dist.HiddenMarkov(start, transition, emissions, length, latent="z")
+    with plate("sequence", sequences):
+        sample("y", chain, obs=y, dims=["step", "column"])
+
+
+@program
+def counting_chain(y=None, length=6):
+    """One chain that goes on to its last state for good."""
+    stay = sample("stay", dist.Beta(5.0, 1.0))
+    with plate("state", 2):
+        rate = sample("rate", dist.Gamma(2.0, 0.1))
+    transition = ops.stack([ops.stack([stay, 1.0 - stay]), ops.asarray(np.array([0.0, 1.0]))])
+    sample("y", dist.HiddenMarkov([1.0, 0.0], transition, dist.Poisson(rate), length), obs=y)
+
+
 class DiagonalNormal:
     """The protocol of families, in the fewest lines."""
 
@@ -178,6 +201,9 @@ class Case:
 X = RNG.normal(size=(6, 2))
 TABLE = RNG.normal(size=(5, 3))
 TABLE[0, 1] = TABLE[3, 2] = np.nan
+SEQUENCES = RNG.normal(size=(3, 5, 2))
+SEQUENCES[0, 2, 1] = SEQUENCES[1, 3:] = np.nan
+COUNTS = np.array([7.0, 9.0, np.nan, 1.0, 0.0, 2.0])
 SIGMA = np.array([15.0, 10.0, 16.0])
 EXPOSURE = np.array([0.1, 1.0, 2.0, 0.5])
 
@@ -194,6 +220,8 @@ CASES = [
     Case(hidden_markov, {"y": RNG.normal(size=8)}, {"y": RNG.normal(size=8)}),
     Case(nested, {"y": RNG.normal(size=(4, 3))}),
     Case(classes, {"x": TABLE}),
+    Case(chains, {"y": SEQUENCES}),
+    Case(counting_chain, {"y": COUNTS}),
 ]
 
 

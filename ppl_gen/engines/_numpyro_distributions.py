@@ -20,24 +20,34 @@ from ppl_gen.engines.marginal import (
     check_ordered,
     stacked_shape,
 )
+from ppl_gen.engines.marginal_chain import HiddenMarkovRules, check_chain
 
 
-class _Row(constraints.Constraint):  # type: ignore[misc]
-    """Any row, NaN included: NaN marks what is missing."""
+class _Holed(constraints.Constraint):  # type: ignore[misc]
+    """Any value, NaN included: NaN marks what is missing."""
 
-    event_dim = 1
+    def __init__(self, event_dim: int, is_discrete: bool = False) -> None:
+        self._event_dim, self._is_discrete = event_dim, is_discrete
+
+    @property
+    def event_dim(self) -> int:
+        return self._event_dim
+
+    @property
+    def is_discrete(self) -> bool:
+        return self._is_discrete
 
     def __call__(self, x: Any) -> Any:
-        return jnp.ones(jnp.shape(x)[:-1], dtype=bool)
+        return jnp.ones(jnp.shape(x)[: jnp.ndim(x) - self._event_dim], dtype=bool)
 
     def feasible_like(self, prototype: Any) -> Any:
         return jnp.zeros_like(prototype)
 
+    def eq(self, other: object, static: bool = False) -> Any:
+        return isinstance(other, _Holed) and vars(self) == vars(other)
+
     def tree_flatten(self) -> Any:
-        return (), ((), {})
-
-
-_ROW = _Row()
+        return (), ((), {"_event_dim": self._event_dim, "_is_discrete": self._is_discrete})
 
 
 class Mixture(MixtureRules, nd.Distribution):  # type: ignore[misc]
@@ -71,12 +81,68 @@ class Mixture(MixtureRules, nd.Distribution):  # type: ignore[misc]
         return self.draw(JaxRandom(key), sample_shape)
 
 
+class HiddenMarkov(HiddenMarkovRules, nd.Distribution):  # type: ignore[misc]
+    __doc__ = HiddenMarkovRules.__doc__
+    arg_constraints: ClassVar[dict[str, Any]] = {
+        "start": constraints.simplex,
+        "transition": constraints.independent(constraints.simplex, 1),
+    }
+    pytree_data_fields = ("start", "transition", "emissions")
+    pytree_aux_fields = ("length", "latent")
+    ops = jax_ops
+
+    def __init__(
+        self,
+        start: Any,
+        transition: Any,
+        emissions: Any,
+        length: int,
+        latent: str = "z",
+        *,
+        validate_args: bool | None = None,
+    ) -> None:
+        self.start, self.transition, self.emissions = start, transition, emissions
+        self.length, self.latent = check_chain(start, transition, emissions, length), latent
+        batch = lax.broadcast_shapes(
+            jnp.shape(start)[:-1], jnp.shape(transition)[:-2], emissions.batch_shape[:-1]
+        )
+        event = (self.length, *emissions.event_shape)
+        super().__init__(batch, event, validate_args=validate_args)
+
+    @constraints.dependent_property  # type: ignore[untyped-decorator]
+    def support(self) -> Any:
+        return _Holed(len(self.event_shape), self.emissions.support.is_discrete)
+
+    def expand(self, batch_shape: tuple[int, ...]) -> HiddenMarkov:
+        parts = (self.start, self.transition, self.emissions, self.length, self.latent)
+        new = type(self)(*parts)
+        new._batch_shape = tuple(batch_shape)
+        return new
+
+    def in_parallel(self, shape: Any) -> bool:
+        # A step of XLA's loop takes a microsecond: the tree's extra work costs more than it saves.
+        return False
+
+    def completed(self, steps: Any, unknown: Any) -> Any:
+        support = self.emissions.support
+        steps = jnp.where(unknown, support.feasible_like(steps), steps)
+        # With NaN in them, codes come as floats, which NumPyro does not index by.
+        return steps.astype(jnp.result_type(int)) if support.is_discrete else steps
+
+    def draw_components(self, random: RandomSource, batch: tuple[int, ...]) -> Any:
+        expanded = self.emissions.expand(batch)
+        return expanded.sample(random.key())  # type: ignore[attr-defined]
+
+    def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Any:
+        return self.draw(JaxRandom(key), sample_shape)
+
+
 class Family(FamilyRules, nd.Distribution):  # type: ignore[misc]
     __doc__ = FamilyRules.__doc__
     arg_constraints: ClassVar[dict[str, Any]] = {}
     pytree_data_fields = ("parameters", "labels")
     pytree_aux_fields = ("family",)
-    support = _ROW
+    support = _Holed(1)
     ops = jax_ops
 
     def __init__(
@@ -150,4 +216,10 @@ class Flat(nd.ImproperUniform):  # type: ignore[misc]
         return jax.random.uniform(key, shape, minval=-2.0, maxval=2.0)
 
 
-DISTRIBUTIONS = {"Mixture": Mixture, "Family": Family, "Ordered": Ordered, "Flat": Flat}
+DISTRIBUTIONS = {
+    "Mixture": Mixture,
+    "HiddenMarkov": HiddenMarkov,
+    "Family": Family,
+    "Ordered": Ordered,
+    "Flat": Flat,
+}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 import pyro.distributions as pd
 import torch
 from pyro.distributions import constraints
+from torch.distributions import transform_to
 
 from ppl_gen.engines.base import RandomSource
 from ppl_gen.engines.marginal import (
@@ -16,22 +18,43 @@ from ppl_gen.engines.marginal import (
     check_ordered,
     stacked_shape,
 )
+from ppl_gen.engines.marginal_chain import HiddenMarkovRules, check_chain
 from ppl_gen.engines.torch_arrays import TorchRandom, precision
 from ppl_gen.engines.torch_arrays import ops as torch_ops
 
 _SCALAR = torch.Size()
 
 
-class _Row(constraints.Constraint):  # type: ignore[misc]
-    """Any row, NaN included: NaN marks what is missing."""
+class _Holed(constraints.Constraint):  # type: ignore[misc]
+    """Any value, NaN included: NaN marks what is missing."""
 
-    event_dim = 1
+    def __init__(self, event_dim: int, is_discrete: bool = False) -> None:
+        self._event_dim, self._is_discrete = event_dim, is_discrete
+        super().__init__()
+
+    @property
+    def event_dim(self) -> int:
+        return self._event_dim
+
+    @property
+    def is_discrete(self) -> bool:
+        return self._is_discrete
 
     def check(self, value: torch.Tensor) -> torch.Tensor:
-        return torch.ones(value.shape[:-1], dtype=torch.bool, device=value.device)
+        shape = value.shape[: value.ndim - self._event_dim]
+        return torch.ones(shape, dtype=torch.bool, device=value.device)
 
 
-_ROW = _Row()
+def _feasible_like(support: Any, like: torch.Tensor) -> torch.Tensor:
+    """Return values of a support, of the shape of `like`."""
+    if isinstance(support, constraints.independent):
+        return _feasible_like(support.base_constraint, like)
+    if support.is_discrete:
+        lowest = getattr(support, "lower_bound", 0)
+        return torch.zeros_like(like) + torch_ops.asarray(lowest).to(like)
+    transform = transform_to(support)
+    free = transform.inverse_shape(like.shape)
+    return transform(like.new_zeros(free)).expand(like.shape)  # type: ignore[no-any-return]
 
 
 class Mixture(MixtureRules, pd.TorchDistribution):  # type: ignore[misc]
@@ -69,10 +92,62 @@ class Mixture(MixtureRules, pd.TorchDistribution):  # type: ignore[misc]
             return self.draw(TorchRandom(), sample_shape)
 
 
+class HiddenMarkov(HiddenMarkovRules, pd.TorchDistribution):  # type: ignore[misc]
+    __doc__ = HiddenMarkovRules.__doc__
+    arg_constraints: ClassVar[dict[str, Any]] = {
+        "start": constraints.simplex,
+        "transition": constraints.independent(constraints.simplex, 1),
+    }
+    ops = torch_ops
+
+    def __init__(
+        self,
+        start: Any,
+        transition: Any,
+        emissions: Any,
+        length: int,
+        latent: str = "z",
+        validate_args: bool | None = None,
+    ) -> None:
+        self.start, self.transition, self.emissions = start, transition, emissions
+        self.length, self.latent = check_chain(start, transition, emissions, length), latent
+        batch = torch_ops.broadcast_shapes(
+            start.shape[:-1], transition.shape[:-2], emissions.batch_shape[:-1]
+        )
+        event = torch.Size((self.length, *emissions.event_shape))
+        super().__init__(batch, event, validate_args=validate_args)
+
+    @constraints.dependent_property  # type: ignore[untyped-decorator]
+    def support(self) -> Any:
+        return _Holed(len(self.event_shape), self.emissions.support.is_discrete)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> HiddenMarkov:
+        parts = (self.start, self.transition, self.emissions, self.length, self.latent)
+        new = type(self)(*parts, validate_args=False)
+        new._batch_shape = torch.Size(batch_shape)
+        new._validate_args = self._validate_args
+        return new
+
+    def in_parallel(self, shape: Any) -> bool:
+        # Python's loop is slow: measured, a step of it costs as much as 2,500 terms of a product.
+        *batch, _, states = (int(size) for size in shape)
+        return math.prod(batch) * states**3 <= 2500
+
+    def completed(self, steps: torch.Tensor, unknown: torch.Tensor) -> torch.Tensor:
+        return torch.where(unknown, _feasible_like(self.emissions.support, steps), steps)
+
+    def draw_components(self, random: RandomSource, batch: tuple[int, ...]) -> Any:
+        return self.emissions.expand(batch).sample()
+
+    def sample(self, sample_shape: Any = _SCALAR) -> Any:
+        with torch.no_grad():
+            return self.draw(TorchRandom(), sample_shape)
+
+
 class Family(FamilyRules, pd.TorchDistribution):  # type: ignore[misc]
     __doc__ = FamilyRules.__doc__
     arg_constraints: ClassVar[dict[str, Any]] = {}
-    support = _ROW
+    support = _Holed(1)
     ops = torch_ops
 
     def __init__(
@@ -165,6 +240,7 @@ class Wishart(pd.Wishart):  # type: ignore[misc]
 
 DISTRIBUTIONS = {
     "Mixture": Mixture,
+    "HiddenMarkov": HiddenMarkov,
     "Family": Family,
     "Ordered": Ordered,
     "Flat": Flat,

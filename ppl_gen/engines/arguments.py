@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 _AS_GIVEN_NAMES = """
-dim dimension event_dim is_sparse latent positive reinterpreted_batch_ndims sample_method size
-total_count_max validate_args event_shape batch_shape family
+dim dimension event_dim is_sparse latent length positive reinterpreted_batch_ndims sample_method
+size total_count_max validate_args event_shape batch_shape family
 """
 #: Arguments of distributions that are sizes, switches or values of any dtype, not parameters.
 _AS_GIVEN = frozenset(_AS_GIVEN_NAMES.split())

@@ -48,16 +48,16 @@ def discrete_log_joint(
         Values of the other latents. Other discrete latents are summed out where they are missing.
     site : str
         A discrete site, latent or observed (then each value replaces the observation), or the
-        latent inside a `Mixture`.
+        latent inside a `Mixture` or a `HiddenMarkov`.
     seed : int
         For the shapes only; the result does not depend on it.
 
     Returns
     -------
     ndarray (S, ..., K)
-        In nats; the middle axes are the site's plates. Up to a constant over the last axis where
-        terms outside of the site's plates do not depend on it. Its softmax over the last axis is
-        the posterior.
+        In nats; the middle axes are the site's plates, and the steps T of a chain. Up to a
+        constant over the last axis where terms outside of the site's plates do not depend on it.
+        Its softmax over the last axis is the posterior.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def discrete_log_joint(
     trace = engine.trace(model, args, kwargs, seed=seed, values=first)
     holder = next((s.name for s in trace.values() if s.latent == site), None)
     if holder is not None:
-        return _inside_mixture(engine, model, args, kwargs, draws, trace, holder)
+        return _inside_distribution(engine, model, args, kwargs, draws, trace, holder)
     target = trace.get(site)
     if target is None or target.support is None:
         finite = [s.name for s in trace.values() if s.support is not None]
@@ -84,7 +84,7 @@ def discrete_log_joint(
     return enumeration.log_joint(target)
 
 
-def _inside_mixture(
+def _inside_distribution(
     engine: Engine,
     model: Model,
     args: Sequence[Any],
@@ -93,11 +93,11 @@ def _inside_mixture(
     trace: Mapping[str, Site],
     holder: str,
 ) -> NDArray[np.float64]:
-    """Return the log density of each component and the data, (S, ..., K)."""
+    """Return the log joint of a marginalised latent and the data, (S, ..., K)."""
 
     def extract(records: dict[str, Record]) -> dict[str, Any]:
         record = records[holder]
-        return {holder: unwrap(record.distribution).component_log_prob(record.value)}
+        return {holder: unwrap(record.distribution).latent_log_joint(record.value)}
 
     found = engine._over_draws(
         model,

@@ -67,6 +67,7 @@ class JaxOps:
     digamma = staticmethod(special.digamma)
     i0e = staticmethod(special.i0e)
     scan = staticmethod(scan)
+    stop_gradient = staticmethod(lax.stop_gradient)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(jnp, name)

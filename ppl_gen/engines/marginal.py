@@ -1,9 +1,10 @@
 """Distributions of our own, the part that both engines share.
 
 `Mixture` and `Family` marginalise a discrete latent inside their density, so that the pointwise
-log likelihood is a true one; `Ordered` and `Flat` are priors that need not be proper. The classes
-here hold the mathematics over arrays of whichever engine; ``pyro_distributions`` and
-``numpyro_distributions`` make real distributions of that library out of them.
+log likelihood is a true one (so does `HiddenMarkov`, in ``marginal_chain``); `Ordered` and `Flat`
+are priors that need not be proper. The classes here hold the mathematics over arrays of whichever
+engine; ``_pyro_distributions`` and ``_numpyro_distributions`` make real distributions of that
+library out of them.
 
 Shapes: B is the batch shape, E the event shape, K the number of components.
 """
@@ -18,6 +19,15 @@ from ppl_gen.engines.base import RandomSource
 def stacked_shape(sample_shape: Any, *shapes: Any) -> tuple[int, ...]:
     """Join shapes end to end."""
     return tuple(sample_shape) + tuple(size for shape in shapes for size in shape)
+
+
+def chosen(ops: Any, each: Any, labels: Any, event_shape: Any) -> Any:
+    """Pick the draw of one component a label: ``labels.shape + (K,) + event`` to without K."""
+    batch, event = tuple(labels.shape), tuple(event_shape)
+    index = ops.reshape(labels, (*batch, 1, *(1 for _ in event)))
+    index = ops.broadcast_to(index, (*batch, 1, *event))
+    picked = ops.take_along_axis(each, index, axis=len(batch))
+    return ops.reshape(picked, (*batch, *event))
 
 
 class MixtureRules:
@@ -43,7 +53,7 @@ class MixtureRules:
     #: Namespace with expand_dims, log, logsumexp, softmax, take_along_axis, broadcast_to, reshape.
     ops: Any
 
-    def component_log_prob(self, value: Any) -> Any:
+    def latent_log_joint(self, value: Any) -> Any:
         """Return ``log w_k + log p_k(value)``, shape (..., K)."""
         axis = -(len(self.event_shape) + 1)
         each = self.components.log_prob(self.ops.expand_dims(value, axis=axis))
@@ -51,11 +61,11 @@ class MixtureRules:
 
     def log_prob(self, value: Any) -> Any:
         """Return the log density of `value`, the component summed out."""
-        return self.ops.logsumexp(self.component_log_prob(value), axis=-1)
+        return self.ops.logsumexp(self.latent_log_joint(value), axis=-1)
 
     def latent_posterior(self, value: Any) -> Any:
         """Return the probability of each component given `value`, shape (..., K)."""
-        return self.ops.softmax(self.component_log_prob(value), axis=-1)
+        return self.ops.softmax(self.latent_log_joint(value), axis=-1)
 
     def sample_latent(self, value: Any, random: RandomSource) -> Any:
         """Draw the component given `value`."""
@@ -69,12 +79,7 @@ class MixtureRules:
         if hasattr(self.components, "sample_labels"):
             return self.components.sample_labels(labels, random)
         each = self.draw_components(random, (*batch, count))
-        ones = (1,) * len(self.event_shape)
-        index = ops.broadcast_to(
-            ops.reshape(labels, (*batch, 1, *ones)), (*batch, 1, *self.event_shape)
-        )
-        chosen = ops.take_along_axis(each, index, axis=len(batch))
-        return ops.reshape(chosen, (*batch, *self.event_shape))
+        return chosen(ops, each, labels, self.event_shape)
 
     def draw_components(self, random: RandomSource, batch: tuple[int, ...]) -> Any:
         """Draw from every component, shape ``batch + event``."""

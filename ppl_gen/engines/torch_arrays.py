@@ -205,6 +205,7 @@ _EXTRA: dict[str, Callable[..., Any]] = {
     "gammaln": torch.special.gammaln,
     "digamma": torch.special.digamma,
     "i0e": torch.special.i0e,
+    "stop_gradient": torch.Tensor.detach,
 }
 
 

@@ -63,6 +63,10 @@ COMPOSED = {
         np.full((1, 3), 0.1),
     ),
     "FoldedDistribution": (lambda: dist.FoldedDistribution(dist.Normal(0, 0.1)), 0.3),
+    "HiddenMarkov": (
+        lambda: dist.HiddenMarkov([0.1, 0.9], [[0.1, 0.9], [0.6, 0.4]], dist.Normal([0, 1], 1), 3),
+        [0.3, 0.1, 2.0],
+    ),
     "ImproperUniform": (lambda: dist.ImproperUniform(dist.constraints.positive, (), ()), 0.3),
     "Independent": (lambda: dist.Independent(dist.Normal([0.1, 0], 1), 1), [0.1, 0.2]),
     "Mixture": (lambda: dist.Mixture([0.1, 0.9], dist.Normal([0, 1], 0.1)), 0.3),
