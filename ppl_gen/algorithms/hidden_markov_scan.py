@@ -5,10 +5,12 @@ Every function takes the engine's array namespace `ops` first, then the chain in
 ``log_emission`` (..., T, K), the log density of each step under each state. Leading axes
 broadcast. A step that is missing has log emission 0.
 
-Everything is in log space. Probabilities rescaled at each step would need fewer exponentials,
-but lose a state for good once it is 1e308 times less likely than another, which is wrong where
-zeros in the transitions leave it the only way on. Zeros, log -inf, stand as -1e30: no
-difference of infinities arises in the messages or in their gradients.
+Messages are in log space. Probabilities rescaled at each step would need fewer exponentials, but
+lose a state for good once it is 1e308 times less likely than another, which is wrong where zeros
+in the transitions leave it the only way on. What all states of a step have in common, the density
+of the best, is kept out of the messages, so that an outlier costs the other steps no digits.
+Zeros, log -inf, stand as -1e30: no difference of infinities arises in the messages or in their
+gradients.
 
 References
 ----------
@@ -70,7 +72,7 @@ def log_evidence(
     ...     float(np.exp(log_evidence(numpyro.ops, start, transition, emission))).__round__(6)
     0.4
     """
-    first, log_transition, rest = _chain(ops, log_start, log_transition, log_emission)
+    first, log_transition, rest, offset = _chain(ops, log_start, log_transition, log_emission)
     if rest.shape[0] == 0:
         last = first
     elif parallel:
@@ -82,19 +84,7 @@ def log_evidence(
             first,
             rest,
         )
-    return _with_zeros(ops, _log_sum(ops, last, -1))
-
-
-def forward_messages(
-    ops: Any, log_start: Array, log_transition: Array, log_emission: Array
-) -> Array:
-    """Return ``log p(z_t, x_1..t)``, shape (..., T, K)."""
-    first, log_transition, rest = _chain(ops, log_start, log_transition, log_emission)
-
-    def step(message: Array, emission: Array) -> Array:
-        return _forward(ops, message, log_transition) + emission
-
-    return _with_zeros(ops, ops.moveaxis(_along(ops, step, first, rest), 0, -2))
+    return _with_zeros(ops, _log_sum(ops, last, -1) + offset)
 
 
 def log_joint(ops: Any, log_start: Array, log_transition: Array, log_emission: Array) -> Array:
@@ -102,28 +92,21 @@ def log_joint(ops: Any, log_start: Array, log_transition: Array, log_emission: A
 
     The logsumexp over states is the log evidence at every step.
     """
-    first, log_transition, rest = _chain(ops, log_start, log_transition, log_emission)
-
-    def forth(message: Array, emission: Array) -> Array:
-        return _forward(ops, message, log_transition) + emission
-
-    def back(message: Array, emission: Array) -> Array:
-        return _log_sum(ops, log_transition + ops.expand_dims(message + emission, axis=-2), -1)
-
-    forward = _along(ops, forth, first, rest)
-    backward = _along(ops, back, ops.zeros_like(first), ops.flip(rest, axis=0))
-    return _with_zeros(ops, ops.moveaxis(forward + ops.flip(backward, axis=0), 0, -2))
+    joint, offset = _relative_joint(ops, log_start, log_transition, log_emission)
+    return _with_zeros(ops, joint + offset[..., None, None])
 
 
 def filtered(ops: Any, log_start: Array, log_transition: Array, log_emission: Array) -> Array:
     """Return ``p(z_t | x_1..t)``, shape (..., T, K); NaN where the data are impossible."""
-    messages = forward_messages(ops, log_start, log_transition, log_emission)
-    return ops.softmax(messages, axis=-1)
+    first, log_transition, rest, _ = _chain(ops, log_start, log_transition, log_emission)
+    messages = _forward_messages(ops, first, log_transition, rest)
+    return ops.softmax(_with_zeros(ops, ops.moveaxis(messages, 0, -2)), axis=-1)
 
 
 def smoothed(ops: Any, log_start: Array, log_transition: Array, log_emission: Array) -> Array:
     """Return ``p(z_t | x_1..T)``, shape (..., T, K); NaN where the data are impossible."""
-    return ops.softmax(log_joint(ops, log_start, log_transition, log_emission), axis=-1)
+    joint, _ = _relative_joint(ops, log_start, log_transition, log_emission)
+    return ops.softmax(_with_zeros(ops, joint), axis=-1)
 
 
 def viterbi(
@@ -139,14 +122,14 @@ def viterbi(
     log_prob : array (...)
         ``max_z log p(z, x)``; -inf where no path is possible, and then the path means nothing.
     """
-    first, log_transition, rest = _chain(ops, log_start, log_transition, log_emission)
+    first, log_transition, rest, offset = _chain(ops, log_start, log_transition, log_emission)
 
     def step(message: Array, emission: Array) -> Array:
         return ops.max(ops.expand_dims(message, axis=-1) + log_transition, axis=-2) + emission
 
     messages = _along(ops, step, first, rest)
     path = _trace_back(ops, messages, log_transition, lambda scores: ops.argmax(scores, axis=-1))
-    return path, _with_zeros(ops, ops.max(messages[-1], axis=-1))
+    return path, _with_zeros(ops, ops.max(messages[-1], axis=-1) + offset)
 
 
 def draw_path(
@@ -167,10 +150,7 @@ def draw_path(
     integer array (..., T)
         It means nothing where the data are impossible.
     """
-    first, log_transition, rest = _chain(ops, log_start, log_transition, log_emission)
-
-    def step(message: Array, emission: Array) -> Array:
-        return _forward(ops, message, log_transition) + emission
+    first, log_transition, rest, _ = _chain(ops, log_start, log_transition, log_emission)
 
     def choose(scores: Array, height: Array) -> Array:
         cumulative = ops.cumulative_sum(ops.softmax(scores, axis=-1), axis=-1)
@@ -178,7 +158,7 @@ def draw_path(
         above = ops.expand_dims(height, axis=-1) * cumulative[..., -1:] >= cumulative[..., :-1]
         return ops.sum(above, axis=-1)
 
-    messages = _along(ops, step, first, rest)
+    messages = _forward_messages(ops, first, log_transition, rest)
     # A scan cannot advance the source, so it is asked for all steps at once.
     heights = random.uniform(tuple(messages.shape[:-1]))
     return _trace_back(ops, messages, log_transition, choose, heights)
@@ -186,21 +166,49 @@ def draw_path(
 
 def _chain(
     ops: Any, log_start: Array, log_transition: Array, log_emission: Array
-) -> tuple[Array, Array, Array]:
-    """Return the first message (..., K), transitions, and later emissions (T - 1, ..., K)."""
+) -> tuple[Array, Array, Array, Array]:
+    """Return the first message (..., K), transitions, later emissions (T - 1, ..., K), offset.
+
+    The densities of the best state of each step are taken off, and are the offset in all (...).
+    """
     log_start, log_transition, log_emission = (
         ops.where(x < _IMPOSSIBLE, _IMPOSSIBLE, x)
         for x in (log_start, log_transition, log_emission)
     )
+    best = ops.stop_gradient(ops.max(log_emission, axis=-1, keepdims=True))
+    best = ops.where(best < 0.1 * _IMPOSSIBLE, 0.0, best)  # no state at all is possible
     batch = ops.broadcast_shapes(
         tuple(log_start.shape[:-1]),
         tuple(log_transition.shape[:-2]),
         tuple(log_emission.shape[:-2]),
     )
-    steps = ops.moveaxis(log_emission, -2, 0)
+    steps = ops.moveaxis(log_emission - best, -2, 0)
     first = ops.broadcast_to(log_start + steps[0], (*batch, log_start.shape[-1]))
     rest = ops.broadcast_to(steps[1:], (steps.shape[0] - 1, *first.shape))
-    return first, log_transition, rest
+    return first, log_transition, rest, ops.sum(best[..., 0], axis=-1)
+
+
+def _forward_messages(ops: Any, first: Array, log_transition: Array, rest: Array) -> Array:
+    """Return ``log p(z_t, x_1..t)`` without the offset, (T, ..., K)."""
+
+    def step(message: Array, emission: Array) -> Array:
+        return _forward(ops, message, log_transition) + emission
+
+    return _along(ops, step, first, rest)
+
+
+def _relative_joint(
+    ops: Any, log_start: Array, log_transition: Array, log_emission: Array
+) -> tuple[Array, Array]:
+    """Return ``log p(z_t, x_1..T)`` without the offset (..., T, K), and the offset (...)."""
+    first, log_transition, rest, offset = _chain(ops, log_start, log_transition, log_emission)
+
+    def step(message: Array, emission: Array) -> Array:
+        return _log_sum(ops, log_transition + ops.expand_dims(message + emission, axis=-2), -1)
+
+    forward = _forward_messages(ops, first, log_transition, rest)
+    backward = _along(ops, step, ops.zeros_like(first), ops.flip(rest, axis=0))
+    return ops.moveaxis(forward + ops.flip(backward, axis=0), 0, -2), offset
 
 
 def _with_zeros(ops: Any, x: Array) -> Array:

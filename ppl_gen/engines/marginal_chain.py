@@ -103,7 +103,7 @@ class HiddenMarkovRules:
 
     def latent_posterior(self, value: Any) -> Any:
         """Return the probability of each state at each step given `value`, shape (..., T, K)."""
-        return self.ops.softmax(self.latent_log_joint(value), axis=-1)
+        return chain.smoothed(self.ops, *self.log_chain(), self.log_emission(value))
 
     def sample_latent(self, value: Any, random: RandomSource) -> Any:
         """Draw the path of states given `value`, shape (..., T)."""
