@@ -19,12 +19,20 @@ SHAPES = {
     "low_dim_gauss_mix": ((1000, 1), None, 0),
     "iris": ((150, 5), "species", 3),
     "digits": ((1797, 65), "digit", 10),
+    "nile": ((100, 2), None, 0),
+    "earthquakes": ((107, 2), None, 0),
+    "discoveries": ((100, 2), None, 0),
+    "coal": ((191, 1), None, 0),
 }
 SHA256 = {
     "penguins": "f204db2c753b0937caac3cb35258562c14f073e4bbc76be24b4c51ce22767a93",
     "faithful": "6675d052dd7495645ac2146290c8ca69e6c1d0795723288d578d2cb2c6c9cda3",
     "eight_schools": "a1c28881a82a652fba1d3afc6254761fa95fd7f16f2ccab1fc7a7075dc8a8a0e",
     "low_dim_gauss_mix": "59524ff59e0a2fd5d9d31ddd3b32b499bc72fb39820adcd2818490c95c43390f",
+    "nile": "4079b1b66d8994e40763f14e20d4f4ea99cf1e0da0b28840fc54c06d89f360f0",
+    "earthquakes": "4c4b1d822fd6e568f2a40c3f0dd81e889e0179b2bded049b52960609d792a4df",
+    "discoveries": "a5bc67773270853de5d5418f9712e06242126c90347d402611258eddcc74bdcb",
+    "coal": "dbb0db57e53f42949d9fb290558967c384fc8bccdb533b85ad9a893065e14261",
 }
 
 
@@ -97,6 +105,24 @@ def test_eight_schools_are_those_of_posteriordb():
 def test_the_mixture_is_that_of_posteriordb():
     theirs = posteriordb("low_dim_gauss_mix-low_dim_gauss_mix")
     np.testing.assert_array_equal(datasets.load_low_dim_gauss_mix().frame["y"], theirs["y"])
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "first", "last"),
+    [("nile", "year", 1871, 1970), ("earthquakes", "year", 1900, 2006)]
+    + [("discoveries", "year", 1860, 1959)],
+)
+def test_yearly_series_have_no_gap(name, column, first, last):
+    frame = datasets.LOADERS[name]().frame
+    np.testing.assert_array_equal(frame[column], np.arange(first, last + 1))
+    assert not frame.isna().any(axis=None)
+
+
+def test_disasters_come_in_order():
+    dates = datasets.load_coal().frame["date"].to_numpy()
+    # The observation began on 15 March 1851 and ended on 22 March 1962.
+    assert 1851.0 < dates[0] < dates[-1] < 1963.0
+    assert (np.diff(dates) >= 0.0).all()
 
 
 def test_digits_and_iris_are_those_of_scikit_learn():

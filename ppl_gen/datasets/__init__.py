@@ -17,11 +17,15 @@ if TYPE_CHECKING:
 __all__ = [
     "LOADERS",
     "Dataset",
+    "load_coal",
     "load_digits",
+    "load_discoveries",
+    "load_earthquakes",
     "load_eight_schools",
     "load_faithful",
     "load_iris",
     "load_low_dim_gauss_mix",
+    "load_nile",
     "load_penguins",
 ]
 
@@ -278,6 +282,122 @@ def load_digits() -> Dataset:
     )
 
 
+def load_nile() -> Dataset:
+    """The Nile: its flow at Aswan in each year from 1871 to 1970, which fell about 1898.
+
+    Returns
+    -------
+    Dataset
+        Columns year and flow (10^8 cubic metres); no target.
+
+    References
+    ----------
+    Cobb (1978), The problem of the Nile: conditional solution to a change-point problem,
+    Biometrika 65, 243-251; Durbin and Koopman (2012), Time Series Analysis by State Space
+    Methods, chapter 2.
+
+    Examples
+    --------
+    >>> load_nile().frame["flow"].tolist()[:3]
+    [1120.0, 1160.0, 963.0]
+    """
+    frame = _read("nile", index_col=0).reset_index(drop=True)
+    frame = frame.rename(columns={"time": "year", "Nile": "flow"}).astype({"flow": float})
+    return Dataset(
+        name="nile",
+        frame=frame,
+        target=None,
+        description="Yearly flow of the Nile at Aswan, 1871-1970, in 10^8 cubic metres.",
+        source="R's package datasets (Nile); Cobb (1978), Biometrika 65, 243-251",
+        licence="part of R (GPL-2 or GPL-3); published measurements",
+    )
+
+
+def load_earthquakes() -> Dataset:
+    """Earthquakes of magnitude 7 and over in the world, in each year from 1900 to 2006.
+
+    Returns
+    -------
+    Dataset
+        Columns year and count; no target.
+
+    References
+    ----------
+    Zucchini, MacDonald and Langrock (2016), Hidden Markov Models for Time Series, table 1.1.
+
+    Examples
+    --------
+    >>> load_earthquakes().frame["count"].tolist()[:3]
+    [13, 14, 8]
+    """
+    return Dataset(
+        name="earthquakes",
+        frame=_read("earthquakes"),
+        target=None,
+        description="Number of earthquakes of magnitude 7 and over in the world, 1900-2006.",
+        source="U.S. Geological Survey; Zucchini, MacDonald and Langrock (2016), table 1.1",
+        licence="public domain (U.S. Geological Survey)",
+    )
+
+
+def load_discoveries() -> Dataset:
+    """Great inventions and scientific discoveries in each year from 1860 to 1959.
+
+    Returns
+    -------
+    Dataset
+        Columns year and discoveries (a count); no target.
+
+    References
+    ----------
+    The World Almanac and Book of Facts (1975), 315-318; McNeil (1977), Interactive Data Analysis.
+
+    Examples
+    --------
+    >>> int(load_discoveries().frame["discoveries"].max())
+    12
+    """
+    frame = _read("discoveries", index_col=0).reset_index(drop=True)
+    return Dataset(
+        name="discoveries",
+        frame=frame.rename(columns={"time": "year"}),
+        target=None,
+        description="Number of great inventions and scientific discoveries a year, 1860-1959.",
+        source="R's package datasets (discoveries); The World Almanac and Book of Facts (1975)",
+        licence="part of R (GPL-2 or GPL-3); published counts",
+    )
+
+
+def load_coal() -> Dataset:
+    """Coal mining disasters in Britain: the dates of 191 explosions from 1851 to 1962.
+
+    Returns
+    -------
+    Dataset
+        Column date (years, as a decimal number); no target.
+
+    References
+    ----------
+    Jarrett (1979), A note on the intervals between coal-mining disasters, Biometrika 66, 191-193.
+
+    Examples
+    --------
+    >>> load_coal().frame["date"].round(2).tolist()[:2]
+    [1851.2, 1851.63]
+    """
+    return Dataset(
+        name="coal",
+        frame=_read("coal", index_col=0).reset_index(drop=True),
+        target=None,
+        description=(
+            "Dates, in years, of explosions in British coal mines that killed ten or more, "
+            "15 March 1851 to 22 March 1962."
+        ),
+        source="R's package boot (coal); Jarrett (1979), Biometrika 66, 191-193",
+        licence="part of R's package boot (Unlimited); published dates",
+    )
+
+
 #: Name -> loader, for the command line.
 LOADERS: dict[str, Callable[[], Dataset]] = {
     "penguins": load_penguins,
@@ -286,6 +406,10 @@ LOADERS: dict[str, Callable[[], Dataset]] = {
     "low_dim_gauss_mix": load_low_dim_gauss_mix,
     "iris": load_iris,
     "digits": load_digits,
+    "nile": load_nile,
+    "earthquakes": load_earthquakes,
+    "discoveries": load_discoveries,
+    "coal": load_coal,
 }
 
 
