@@ -368,8 +368,8 @@ def classify(posterior: Any, site: str, *args: Any, seed: int = 0, **new_data: A
     posterior : Posterior
         From `ppl_gen.infer`, or a fitted model's ``posterior_``.
     site : str
-        A discrete latent (a sampled site, or the ``latent`` of a `Mixture`), or an observed
-        label, which is scored at each value of its support.
+        A discrete latent (a sampled site, or the ``latent`` of a `Mixture` or a
+        `HiddenMarkov`), or an observed label, which is scored at each value of its support.
     *args, **new_data
         Data of the program to classify, in place of those fitted.
     seed : int
@@ -377,7 +377,8 @@ def classify(posterior: Any, site: str, *args: Any, seed: int = 0, **new_data: A
     Returns
     -------
     (n, K) array
-        Rows of the site's plates, and the values of its support.
+        Rows of the site's plates, and the values of its support. Of a hidden Markov chain
+        (n, T, K), or (T, K) outside of plates: the smoothed probabilities of each step's state.
 
     Notes
     -----

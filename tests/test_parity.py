@@ -53,6 +53,7 @@ def test_engines_agree_on_the_log_joint_and_its_gradient(case):
         assert grad_a.keys() == grad_b.keys() == values.keys()
         for name, gradient in grad_a.items():
             other = grad_b[name]
+            assert np.isfinite(gradient).all()  # where values are missing, too
             if name in SIMPLEX:
                 # torch's Categorical normalises its probabilities: off the simplex, where nothing
                 # is ever evaluated, the densities differ. What matters is the slope along it.

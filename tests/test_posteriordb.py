@@ -1,4 +1,4 @@
-"""NUTS against the reference draws of posteriordb, for every parameter of five posteriors."""
+"""NUTS against the reference draws of posteriordb, for every parameter of six posteriors."""
 
 import json
 from pathlib import Path
@@ -61,6 +61,17 @@ def autoregressive(lags, y=None):
         sample("y", dist.Normal(alpha + lags @ beta, sigma), obs=y)
 
 
+@program
+def hmm_example(y=None, n=100):
+    # The model has no term for the first state; a uniform one adds a constant.
+    theta1 = sample("theta1", dist.Dirichlet(np.ones(2)), dims="state")
+    theta2 = sample("theta2", dist.Dirichlet(np.ones(2)), dims="state")
+    mu = sample("mu", dist.Ordered(dist.Normal([3.0, 10.0], 1.0), positive=True), dims="state")
+    transition = ops.stack([theta1, theta2])
+    chain = dist.HiddenMarkov([0.5, 0.5], transition, dist.Normal(mu, 1.0), n, latent="z")
+    sample("y", chain, obs=y, dims="step")
+
+
 def arguments(name, data):
     """The program of a posterior and what it is called with."""
     data = {key: np.asarray(value, dtype=float) for key, value in data.items()}
@@ -69,6 +80,8 @@ def arguments(name, data):
             return eight_schools, {"sigma": data["sigma"], "y": data["y"]}
         case "low_dim_gauss_mix-low_dim_gauss_mix":
             return low_dim_gauss_mix, {"y": data["y"]}
+        case "hmm_example-hmm_example":
+            return hmm_example, {"y": data["y"]}
         case "kidiq-kidscore_momiq":
             return kidscore_momiq, {"mom_iq": data["mom_iq"], "kid_score": data["kid_score"]}
         case "sblri-blr":

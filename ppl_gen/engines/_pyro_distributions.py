@@ -129,9 +129,9 @@ class HiddenMarkov(HiddenMarkovRules, pd.TorchDistribution):  # type: ignore[mis
         return new
 
     def in_parallel(self, shape: Any) -> bool:
-        # Python's loop is slow: measured, a step of it costs as much as 2,500 terms of a product.
+        # Python's loop is slow: measured, a step of it costs as much as 5,000 terms of a product.
         *batch, _, states = (int(size) for size in shape)
-        return math.prod(batch) * states**3 <= 2500
+        return math.prod(batch) * states**3 <= 5000
 
     def completed(self, steps: torch.Tensor, unknown: torch.Tensor) -> torch.Tensor:
         return torch.where(unknown, _feasible_like(self.emissions.support, steps), steps)

@@ -56,6 +56,7 @@ EXPRESSIONS = {
         lambda: ops.scan(lambda c, _: (2.0 * c, c), 0.1, None, length=3)[1],
         np.array([0.1, 0.2, 0.4]),
     ),
+    "stop_gradient": (lambda: ops.stop_gradient(B) + ops.stop_gradient(ops.asarray(B)), 2 * B),
     "newaxis": (lambda: ops.asarray(B)[:, ops.newaxis], B[:, None]),
     "dtype": (lambda: ops.astype(ops.asarray(CODES), ops.float64) / 3, CODES / 3),
 }
