@@ -54,6 +54,11 @@ class Sequences:
         )
 
     @cached_property
+    def kept(self) -> dict[Any, Any]:
+        """What models keep with the sequences, so as not to lay them out at every step of EM."""
+        return {}
+
+    @cached_property
     def ends(self) -> Array:
         """Row after the last one of each sequence: (n,)."""
         return np.cumsum(self.lengths)

@@ -13,6 +13,7 @@ and the sequence is done again in logarithms.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -193,7 +194,7 @@ def _forward(transition: Array, entry: Array, scaled: Array, layout: Layout) -> 
     filtered, scale = np.empty_like(scaled), np.empty(scaled.shape[1])
     into = np.ascontiguousarray(transition.T)
     starts, before = layout.starts, 0
-    for begin, end in zip(starts[:-1], starts[1:], strict=True):
+    for begin, end in pairwise(starts):
         now, total = filtered[:, begin:end], scale[begin:end]
         if begin == 0:
             np.multiply(entry, scaled[:, :end], out=now)
@@ -287,7 +288,7 @@ def _hand_on(
     into = np.ascontiguousarray(np.moveaxis(transfer, 2, 0)[chain.rows])  # (P, out, in)
     ahead, starts = transition.T @ into, chain.starts
     carried = np.repeat(start[None, :, None], starts[1], axis=0)
-    for begin, end in zip(starts[:-1], starts[1:], strict=True):
+    for begin, end in pairwise(starts):
         entry[:, chain.rows[begin:end]] = carried[: end - begin, :, 0].T
         carried = ahead[begin:end] @ carried[: end - begin]
         carried /= np.maximum(carried.sum(axis=1, keepdims=True), TINY)

@@ -6,6 +6,7 @@ for K sums a step in place of K squared kept indices. Long sequences are cut as 
 cuts them, with maxima for sums.
 """
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -81,7 +82,7 @@ def _best_scores(log_transition: Array, entry: Array, logs: Array, layout: Layou
     n_states, widest = len(log_transition), starts[1]
     work = np.empty((n_states, n_states, widest))
     step_to = log_transition[:, :, None]
-    for begin, end in zip(starts[:-1], starts[1:], strict=True):
+    for begin, end in pairwise(starts):
         width, now = end - begin, best[:, begin:end]
         if begin == 0:
             np.add(entry, logs[:, :end], out=now)
@@ -119,7 +120,7 @@ def _hand_on(log_start: Array, log_transition: Array, logs: Array, layout: Layou
     starts = chain.starts
     ahead = np.moveaxis(transfer, 2, 0)[chain.rows]  # (P, out, in)
     carried = np.repeat(log_start[None], starts[1], axis=0)
-    for begin, end in zip(starts[:-1], starts[1:], strict=True):
+    for begin, end in pairwise(starts):
         carried = carried[: end - begin]
         entry[:, chain.rows[begin:end]] = carried.T
         exits = (ahead[begin:end] + carried[:, None, :]).max(axis=2)

@@ -44,9 +44,9 @@ class LinearGaussian(NamedTuple):
 
     Attributes
     ----------
-    initial_mean : (K,)
+    initial_mean : (K,), or (n, K) where every sequence starts by itself
         m_0.
-    initial_covariance : (K, K)
+    initial_covariance : (K, K) or (n, K, K)
         P_0.
     transition : (K, K)
         F.
@@ -145,9 +145,10 @@ def kalman_filter(model: LinearGaussian, x: Array, *, parallel: bool | None = No
     xp = array_namespace(x, model.transition)
     steps = xp.moveaxis(x, 1, 0)  # (T, n, D)
     n = x.shape[0]
+    width = model.transition.shape[-1]
     first = (
-        xp.broadcast_to(model.initial_mean, (n, *model.initial_mean.shape)),
-        xp.broadcast_to(model.initial_covariance, (n, *model.initial_covariance.shape)),
+        xp.broadcast_to(model.initial_mean, (n, width)),
+        xp.broadcast_to(model.initial_covariance, (n, width, width)),
     )
     if not _in_rounds(parallel, x, first[0]):
 
@@ -193,7 +194,7 @@ def update(
         Log density of what is observed; 0 where nothing is.
     """
     xp = array_namespace(x, mean)
-    observation, noise, residual, seen = _observed(model, x)
+    observation, noise, residual, seen = partial_observation(model, x)
     innovation = residual - times(observation, mean)
     cross = observation @ covariance  # (..., D, K)
     spread = cross @ xp.matrix_transpose(observation) + noise
@@ -268,9 +269,25 @@ def _in_rounds(parallel: bool | None, x: Array, mean: Array) -> bool:
     return array_namespace(x) is np and wide <= ROUNDS_WIDTH
 
 
-def _observed(model: LinearGaussian, x: Array) -> tuple[Array, Array, Array, Array]:
-    """Observation matrix, noise and residual of what is observed, and which entries these are.
+def partial_observation(model: LinearGaussian, x: Array) -> tuple[Array, Array, Array, Array]:
+    """Observation matrix, noise and residual x - d of what is observed, and what that is.
 
+    Parameters
+    ----------
+    model : LinearGaussian
+    x : (..., D)
+        NaN where missing.
+
+    Returns
+    -------
+    observation : (..., D, K)
+    noise : (..., D, D)
+    residual : (..., D)
+    seen : (..., D)
+        1.0 where there is a value, 0.0 where not.
+
+    Notes
+    -----
     A missing entry is made an observation of nothing: a zero row, a residual of zero, and noise
     of its own with unit variance, which changes no gain and no density. Shapes stay as they are,
     which traced programs need.
@@ -290,7 +307,7 @@ def _filter_elements(
 ) -> tuple[Array, Array, Array, Array, Array]:
     """Elements (A, b, C, eta, J) of the filter: Sarkka & Garcia-Fernandez, lemma 7."""
     xp = array_namespace(steps)
-    observation, noise, residual, _ = _observed(model, steps[1:])
+    observation, noise, residual, _ = partial_observation(model, steps[1:])
     transition, offset = model.transition, model.transition_offset
     cross = observation @ model.transition_covariance  # (T - 1, n, D, K)
     spread = cross @ xp.matrix_transpose(observation) + noise

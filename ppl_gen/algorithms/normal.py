@@ -105,6 +105,50 @@ def crossed(a: Array, b: Array, covariance_type: str) -> Array:
     return a.T @ b if covariance_type == "tied" else a[:, :, None] * b[:, None, :]
 
 
+def default_prior(
+    x: Array, n_classes: int, moments: tuple[Array, Array, bool], floor: float, *, diagonal: bool
+) -> dict[str, Any]:
+    """Terms of a conjugate prior scaled to the data (Fraley & Raftery, J. Classif. 24, 2007).
+
+    Parameters
+    ----------
+    x : (n, D)
+    n_classes : int
+    moments : (D,), (D,), bool
+        Means and variances of what is observed, and whether anything is missing.
+    floor : float
+        Added to every variance.
+    diagonal : bool
+        Whether columns are independent within a class.
+    """
+    mean, variances, missing = moments
+    width = x.shape[1]
+    shrink = n_classes ** (-2.0 / width)
+    if diagonal:
+        scale, dof = (variances + max(floor, 1e-12)) * shrink, 3.0
+    else:
+        if missing or len(x) < 2:
+            # Available pairs need not make a positive definite matrix: keep the variances.
+            spread = np.diag(variances)
+        else:
+            spread = np.atleast_2d(np.cov(x.T, bias=True))
+        scale, dof = (spread + max(floor, 1e-12) * np.eye(width)) * shrink, width + 2.0
+    return {"mean": mean, "shrinkage": 0.01, "dof": dof, "scale": scale}
+
+
+def about_given_mean(statistics: dict[str, Array], mean: Array, kind: str) -> dict[str, Array]:
+    """Statistics whose mean is a given one (K, D), with the same spread about it."""
+    count, total, square = statistics["count"], statistics["sum"], statistics["square"]
+    expected = mean * (count if count.ndim == 2 else count[:, None])
+    if kind in ("diag", "spherical"):
+        square = square - 2.0 * mean * total + 2.0 * mean * expected
+    else:
+        # Less what the observed sum says of the mean, plus what the given one says.
+        square = square - crossed(mean, total, kind) - crossed(total, mean, kind)
+        square = square + 2.0 * crossed(expected, mean, kind)
+    return {"count": count, "sum": expected, "square": square}
+
+
 class Conditional(NamedTuple):
     """What the observed entries of each row say of the missing ones, for every class.
 

@@ -8,6 +8,7 @@ stand side by side too; what passes from piece to piece is found first (`hidden_
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -76,7 +77,7 @@ class Layout:
         """Runs of steps of one width: first step, step after the last, width."""
         widths = np.diff(self.starts)
         edges = [0, *(np.flatnonzero(np.diff(widths)) + 1).tolist(), len(widths)]
-        return [(a, b, int(widths[a])) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        return [(a, b, int(widths[a])) for a, b in pairwise(edges)]
 
     @cached_property
     def column_sequence(self) -> Array:

@@ -111,6 +111,10 @@ class Family:
         """Maximum likelihood, or the posterior mode under the conjugate prior."""
         raise NotImplementedError  # pragma: no cover
 
+    def estimate_given(self, statistics: Statistics, given: Parameters) -> Parameters:
+        """Return :meth:`estimate` with some of the parameters given, which stay as they are."""
+        return self.estimate(statistics) | given
+
     def labelled_statistics(
         self, near: Array, x: Array, labels: Array, indicators: Array
     ) -> Statistics:

@@ -161,6 +161,12 @@ class MixtureFamily(Family):
         # A class without rows says nothing of its components.
         return np.maximum(np.where(total > 0.0, share, 1.0 / self.n_components), LEAST_PROBABILITY)
 
+    def estimate_given(self, statistics: Statistics, given: Parameters) -> Parameters:
+        components = self.family.estimate_given(
+            statistics["components"], given.get("components", {})
+        )
+        return self.estimate(statistics) | given | {"components": components}
+
     def penalty(self, parameters: Parameters, statistics: Statistics) -> float:
         own = -self.weights_concentration * float(np.log(parameters["weights"]).sum())
         return own + self.family.penalty(parameters["components"], statistics["components"])

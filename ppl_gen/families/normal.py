@@ -10,9 +10,11 @@ import numpy as np
 from ppl_gen.algorithms.arrays import array_namespace, beside
 from ppl_gen.algorithms.normal import (
     Conditional,
+    about_given_mean,
     column_moments,
     conditional,
     crossed,
+    default_prior,
     diagonal_distance,
     diagonal_sums,
     precision_factor,
@@ -96,15 +98,16 @@ class Normal(Family):
 
     def bind(self, x: Array, n_classes: int) -> Self:
         if self.covariance_type not in COVARIANCE_TYPES:
+            known = ", ".join(map(repr, COVARIANCE_TYPES))
             raise ValueError(
-                f"Normal: covariance_type is {self.covariance_type!r}; expected one of "
-                f"{', '.join(map(repr, COVARIANCE_TYPES))}"
+                f"Normal: covariance_type is {self.covariance_type!r}; expected one of {known}"
             )
         if not self.reg_covar >= 0.0 or not self.var_smoothing >= 0.0:
             raise ValueError("Normal: reg_covar and var_smoothing must be at least 0")
         offset, variances, missing = column_moments(x)
         floor = self.reg_covar + self.var_smoothing * float(variances.max(initial=0.0))
-        terms = self._default_terms(x, n_classes, offset, variances, missing, floor)
+        moments = (offset, variances, missing)
+        terms = default_prior(x, n_classes, moments, floor, diagonal=self._diagonal)
         if isinstance(self.prior, dict):
             unknown = set(self.prior) - set(terms)
             if unknown:
@@ -124,28 +127,6 @@ class Normal(Family):
         return dataclasses.replace(
             self, n_columns=x.shape[1], floor=floor, offset=offset, terms=terms, missing=missing
         )
-
-    def _default_terms(
-        self,
-        x: Array,
-        n_classes: int,
-        offset: Array,
-        variances: Array,
-        missing: bool,
-        floor: float,
-    ) -> dict[str, Any]:
-        width = x.shape[1]
-        shrink = n_classes ** (-2.0 / width)
-        if self._diagonal:
-            scale, dof = (variances + max(floor, 1e-12)) * shrink, 3.0
-        else:
-            if missing or len(x) < 2:
-                # Available pairs need not make a positive definite matrix: keep the variances.
-                spread = np.diag(variances)
-            else:
-                spread = np.atleast_2d(np.cov(x.T, bias=True))
-            scale, dof = (spread + max(floor, 1e-12) * np.eye(width)) * shrink, width + 2.0
-        return {"mean": offset, "shrinkage": 0.01, "dof": dof, "scale": scale}
 
     # -- density -----------------------------------------------------------------------------
 
@@ -205,6 +186,8 @@ class Normal(Family):
     # -- statistics and estimates --------------------------------------------------------------
 
     def statistics(self, parameters: Parameters, x: Array, responsibilities: Array) -> Statistics:
+        if array_namespace(x, responsibilities) is np and self.is_one_pass(x):
+            return self.initial_statistics(x, responsibilities)
         return self.e_step(parameters, x)[1](responsibilities)
 
     def initial_statistics(self, x: Array, responsibilities: Array) -> Statistics:
@@ -261,6 +244,12 @@ class Normal(Family):
 
     def labelled_estimate(self, near: Array, statistics: Statistics) -> Parameters:
         return self._estimate(statistics, near)
+
+    def estimate_given(self, statistics: Statistics, given: Parameters) -> Parameters:
+        if "mean" in given:
+            away = given["mean"] - self.offset
+            statistics = about_given_mean(statistics, away, self.covariance_type)
+        return super().estimate_given(statistics, given)
 
     def _estimate(self, statistics: Statistics, origin: Array) -> Parameters:
         """Estimate from statistics about an origin: (D,), or (K, D) one a class."""

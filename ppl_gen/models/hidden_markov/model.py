@@ -1,0 +1,452 @@
+"""The hidden Markov model as an estimator."""
+
+import dataclasses
+import math
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from ppl_gen.families import (
+    FAMILIES,
+    Bernoulli,
+    Categorical,
+    Family,
+    MixtureFamily,
+    Multinomial,
+    Normal,
+    Poisson,
+)
+from ppl_gen.inference.base import InferenceMethod
+from ppl_gen.models.hidden_markov.names import (
+    LETTERS,
+    from_names,
+    held_parts,
+    letters_of,
+    probabilities,
+    to_names,
+)
+from ppl_gen.models.hidden_markov.states import ALGORITHMS, StateModel
+from ppl_gen.sequences import Arrangement, Sequences
+from ppl_gen.structures.hidden_markov import HiddenMarkov
+from ppl_gen.structures.latent_class import choose_family
+
+Array = Any
+Parameters = dict[str, Any]
+
+#: Families of counts and codes, with hmmlearn's flat priors.
+FLAT: dict[str, Family] = {
+    "poisson": Poisson(alpha=0.0),
+    "categorical": Categorical(alpha=0.0),
+    "multinomial": Multinomial(alpha=0.0),
+    "bernoulli": Bernoulli(alpha=0.0),
+}
+#: Letters of the chain's own parameters, and the parts of the parameters they name.
+PARTS = {"s": "start", "t": "transition"}
+
+
+class HiddenMarkovModel(StateModel):
+    """A hidden Markov model, with hmmlearn's names and emissions of any family.
+
+    Parameters
+    ----------
+    n_components : int
+        States.
+    emission : str, dict or Family
+        What a state emits: "gaussian", "gmm", "poisson", "categorical", "multinomial",
+        "bernoulli"; "auto" or a dict of columns, for tables of mixed columns, as `Mixture` takes
+        them; or a `Family`.
+    covariance_type : {"diag", "full", "tied", "spherical"}
+        Of "gaussian" and "gmm".
+    n_mix : int
+        Components of each state's mixture, for "gmm".
+    min_covar : float
+        Added to every variance, in squared units of the data.
+    prior : None, "default" or dict
+        The conjugate prior of "gaussian" and "gmm": see `Normal`.
+    startprob_prior, transmat_prior : float or array
+        Concentrations of the Dirichlet priors; 1 is flat.
+    stickiness : float
+        Prior count of a state following itself.
+    transmat_mask : (K, K) bool or None
+        Transitions that may happen: left-right, banded, absorbing. By default all.
+    algorithm : {"viterbi", "map"}
+        How `predict` and `decode` choose states: the likeliest path, or the likeliest state at
+        each step.
+    init_params, params : str
+        Letters of what `fit` initialises and what it learns, as in hmmlearn: s(tartprob_),
+        t(ransmat_), m(eans_), c(ovars_), w(eights_), l(ambdas_), e(missionprob_). What is not
+        initialised starts at the attribute of that name, set before `fit`; what is not learned
+        stays where it starts.
+    inference : str, EM, SVI, NUTS or None
+        By default, EM (Baum-Welch).
+    warm_start : bool
+        Start EM from the previous fit's parameters.
+    random_state : int, RandomState or None
+    device : str
+        "auto", "cpu", "cuda" or "cuda:1".
+    dtype : str or None
+        Float type of SVI and NUTS; by default float64.
+
+    Attributes
+    ----------
+    startprob_ : (K,)
+    transmat_ : (K, K)
+    means_, covars_, weights_, lambdas_, emissionprob_
+        Of the emissions, as hmmlearn has them; ``covars_`` are matrices (K, D, D). Means of the
+        draws, after a Bayesian fit.
+    posterior_ : Posterior
+    n_iter_, converged_, lower_bound_, history_
+        Of the last EM fit.
+
+    Notes
+    -----
+    Sequences are a list of (T, D) tables, an (n, T, D) array, or the rows of all with their
+    ``lengths``. Missing entries and missing steps (NaN) are marginalised exactly. Baum-Welch is
+    that of Rabiner, Proc. IEEE 77 (1989), section III.C and V.B; see `algorithms.hidden_markov`
+    for how sequences are worked on side by side.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ppl_gen import HiddenMarkovModel
+    >>> X = np.array([[0.1], [-0.1], [0.0], [5.1], [4.9], [5.0], [0.1], [-0.2]])
+    >>> model = HiddenMarkovModel(2, random_state=0).fit(X, lengths=[6, 2])
+    >>> states = model.predict(X, lengths=[6, 2])
+    >>> (states == states[0]).tolist()
+    [True, True, True, False, False, False, True, True]
+    """
+
+    methods: ClassVar[tuple[str, ...]] = ("em", "svi", "nuts")
+    structure_kind: ClassVar[Any] = HiddenMarkov
+
+    structure_: HiddenMarkov
+
+    def __init__(
+        self,
+        n_components: int = 1,
+        emission: Any = "gaussian",
+        covariance_type: str = "diag",
+        n_mix: int = 1,
+        min_covar: float = 1e-6,
+        prior: Any = None,
+        startprob_prior: Any = 1.0,
+        transmat_prior: Any = 1.0,
+        stickiness: float = 0.0,
+        transmat_mask: Any = None,
+        algorithm: str = "viterbi",
+        init_params: str = "stmcwle",
+        params: str = "stmcwle",
+        inference: str | InferenceMethod | None = None,
+        warm_start: bool = False,
+        random_state: Any = None,
+        device: str = "auto",
+        dtype: str | None = None,
+    ) -> None:
+        self.n_components = n_components
+        self.emission = emission
+        self.covariance_type = covariance_type
+        self.n_mix = n_mix
+        self.min_covar = min_covar
+        self.prior = prior
+        self.startprob_prior = startprob_prior
+        self.transmat_prior = transmat_prior
+        self.stickiness = stickiness
+        self.transmat_mask = transmat_mask
+        self.algorithm = algorithm
+        self.init_params = init_params
+        self.params = params
+        self.inference = inference
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.device = device
+        self.dtype = dtype
+
+    # -- fitting -------------------------------------------------------------------------------
+
+    def fit(self, X: Any, lengths: Any = None, y: Any = None, sample_weight: Any = None) -> Self:
+        """Fit the model.
+
+        Parameters
+        ----------
+        X : sequences
+            NaN is missing, and marginalised exactly.
+        lengths : (n,) or None
+            Of the sequences, where X has the rows of all.
+        y : states or None
+            Known state of each step, -1 where unknown, arranged as X; for EM.
+        sample_weight : (n,) or None
+            Weights of whole sequences, for EM.
+
+        Returns
+        -------
+        self
+        """
+        method = self._resolved_method()
+        self._check_settings()
+        sequences = self._read_training(X, lengths, y, sample_weight, int(self.n_components))
+        structure = self._structure(sequences)
+        given = self._given(structure, sequences)
+        self._labelled = sequences.labels is not None
+        self._fit_structure(dataclasses.replace(structure, given=given), sequences, method)
+        return self
+
+    def _check_settings(self) -> None:
+        if not (isinstance(self.n_components, int | np.integer) and self.n_components >= 1):
+            raise ValueError(
+                f"{self._who}: n_components is {self.n_components!r}; expected a whole number, "
+                "at least 1"
+            )
+        if self.algorithm not in ALGORITHMS:
+            raise ValueError(
+                f"{self._who}: algorithm is {self.algorithm!r}; expected one of {ALGORITHMS}"
+            )
+        for name in ("init_params", "params"):
+            unknown = sorted(set(getattr(self, name)) - set(LETTERS))
+            if unknown:
+                raise ValueError(
+                    f"{self._who}: {name} has letters {unknown}; expected some of "
+                    f"{''.join(LETTERS)!r}"
+                )
+
+    def _structure(self, sequences: Sequences) -> HiddenMarkov:
+        n_states = int(self.n_components)
+        family = self._family().bind(sequences.values, n_states)
+        self._warn_constant(sequences.values, ~np.asarray(family.whole))
+        square = (n_states, n_states)
+        transition_prior = self._prior("transmat_prior", square)
+        return HiddenMarkov(
+            family,
+            n_states,
+            self._prior("startprob_prior", (n_states,)),
+            transition_prior + self._stickiness() * np.eye(n_states),
+            self._mask(square),
+        )
+
+    def _family(self) -> Family:
+        spec = self.emission
+        if isinstance(spec, str) and spec in ("gaussian", "gmm"):
+            normal = Normal(self.covariance_type, self.min_covar, prior=self.prior)
+            return normal if spec == "gaussian" else MixtureFamily(normal, self.n_mix)
+        if isinstance(spec, str) and spec != "auto" and spec not in FAMILIES:
+            names = ", ".join(map(repr, ["gaussian", "gmm", "auto", *FAMILIES]))
+            raise ValueError(f"{self._who}: emission is {spec!r}; expected one of {names}")
+        if isinstance(spec, str) and spec in FLAT:
+            return FLAT[spec]
+        return choose_family(spec, self.schema_, self._who)
+
+    def _prior(self, name: str, shape: tuple[int, ...]) -> Array:
+        try:
+            prior = np.broadcast_to(np.asarray(getattr(self, name), dtype=np.float64), shape)
+        except ValueError as error:
+            raise ValueError(
+                f"{self._who}: {name} has shape {np.shape(getattr(self, name))}; expected a "
+                f"number or {shape}"
+            ) from error
+        if not (prior > 0.0).all():
+            raise ValueError(f"{self._who}: {name} must be positive; 1 is flat")
+        return np.array(prior)
+
+    def _stickiness(self) -> float:
+        if not self.stickiness >= 0.0:
+            raise ValueError(
+                f"{self._who}: stickiness is {self.stickiness!r}; it must be at least 0"
+            )
+        return float(self.stickiness)
+
+    def _mask(self, shape: tuple[int, int]) -> Array | None:
+        if self.transmat_mask is None:
+            return None
+        mask = np.asarray(self.transmat_mask)
+        if mask.shape != shape or not np.isin(mask, (0, 1)).all():
+            raise ValueError(
+                f"{self._who}: transmat_mask has shape {mask.shape}; expected {shape} of True "
+                "(may happen) and False"
+            )
+        closed = np.flatnonzero(~mask.astype(bool).any(axis=1))
+        if len(closed):
+            raise ValueError(
+                f"{self._who}: transmat_mask lets nothing follow state {closed[0]}; let it follow "
+                "itself, if it absorbs"
+            )
+        return None if mask.all() else mask.astype(bool)
+
+    # -- where EM starts, and what it leaves -----------------------------------------------------
+
+    def _letters(self, family: Family) -> str:
+        return "st" + letters_of(family)
+
+    def _attributes(self, family: Family) -> dict[str, Array]:
+        """Parameters that `fit` is not to initialise, by their names, as set before."""
+        named = {}
+        for letter in self._letters(family):
+            if letter in self.init_params:
+                continue
+            name = LETTERS[letter]
+            if not hasattr(self, name):
+                raise ValueError(
+                    f"{self._who}.fit: init_params={self.init_params!r} leaves {name} as it is, "
+                    f"but there is none; set model.{name} before, or add {letter!r}"
+                )
+            named[name] = getattr(self, name)
+        return named
+
+    def _given(self, structure: HiddenMarkov, sequences: Sequences) -> dict[str, Any]:
+        """Parts of the parameters that stay where they start."""
+        family = structure.family
+        held = [letter for letter in self._letters(family) if letter not in self.params]
+        if not held:
+            return {}
+        start = self._initial(structure, sequences, self._rng())
+        given = {part: start[part] for letter, part in PARTS.items() if letter in held}
+        learned = [letter for letter in letters_of(family) if letter in self.params]
+        if letters_of(family) and not learned:
+            given["family"] = start["family"]
+        elif len(learned) < len(letters_of(family)):
+            given["held"] = held_parts(start["family"], held)
+        return given
+
+    def _initial(
+        self, structure: HiddenMarkov, sequences: Sequences, rng: np.random.Generator
+    ) -> Parameters:
+        """Parameters to start from: those that were set, and others initialised."""
+        who = f"{self._who}.fit"
+        named = self._attributes(structure.family)
+        if set(named) == {LETTERS[letter] for letter in self._letters(structure.family)}:
+            sequences = sequences[:1]  # for the shapes alone
+        how = getattr(self._resolved_method(), "init", "kmeans")
+        start = structure.initialize(sequences, rng, how)
+        start["family"] = from_names(structure.family, named, start["family"], who)
+        if "startprob_" in named:
+            shape: tuple[int, ...] = (structure.n_states,)
+            start["start"] = probabilities(named["startprob_"], shape, "startprob_", who)
+        if "transmat_" in named:
+            shape = (structure.n_states, structure.n_states)
+            start["transition"] = probabilities(named["transmat_"], shape, "transmat_", who)
+            if structure.allowed is not None and start["transition"][~structure.allowed].any():
+                raise ValueError(f"{who}: transmat_ has transitions that transmat_mask forbids")
+        return start
+
+    def _start(
+        self, structure: HiddenMarkov, data: Sequences, rng: np.random.Generator
+    ) -> Parameters | None:
+        if self.warm_start and hasattr(self, "parameters_"):
+            before = self.structure_
+            if (before.n_states, before.family.layout) != (
+                structure.n_states,
+                structure.family.layout,
+            ):
+                raise ValueError(
+                    f"{self._who}.fit: warm_start goes on from a fit of {before.n_states} states, "
+                    f"{before.family.layout}, but the model is now of {structure.n_states}, "
+                    f"{structure.family.layout}; set warm_start=False"
+                )
+            return self._draw(0)
+        if self._attributes(structure.family):
+            return self._initial(structure, data, rng)
+        return None
+
+    def _exchangeable(self) -> str | None:
+        return "state" if self.structure_.is_exchangeable and not self._labelled else None
+
+    def _publish(self) -> None:
+        self.startprob_ = self.parameters_["start"].mean(axis=0)
+        self.transmat_ = self.parameters_["transition"].mean(axis=0)
+        family = self.structure_.family
+        draws = [to_names(family, self._draw(s)["family"]) for s in range(self._n_draws)]
+        for name in draws[0]:
+            setattr(self, name, np.mean([draw[name] for draw in draws], axis=0))
+
+    # -- drawing and filling -------------------------------------------------------------------
+
+    def sample(
+        self,
+        n_samples: int = 1,
+        random_state: Any = None,
+        currstate: int | None = None,
+        *,
+        return_latent: bool = True,
+    ) -> Any:
+        """Draw one sequence, in the columns and dtypes of those that were fitted.
+
+        Parameters
+        ----------
+        n_samples : int
+            Its steps.
+        random_state : int or None
+        currstate : int or None
+            State of its first step.
+        return_latent : bool
+            Return the states too, as hmmlearn does.
+
+        Returns
+        -------
+        X, states : table of (n_samples, D), (n_samples,); or X alone
+        """
+        check_is_fitted(self)
+        if not (isinstance(n_samples, int | np.integer) and n_samples >= 1):
+            raise ValueError(
+                f"{self._who}.sample: n_samples is {n_samples!r}; expected a whole number of "
+                "steps, at least 1"
+            )
+        if currstate is not None and not 0 <= currstate < self.structure_.n_states:
+            raise ValueError(
+                f"{self._who}.sample: currstate is {currstate!r}; expected a state from 0 to "
+                f"{self.structure_.n_states - 1}"
+            )
+        values, states = self._draw_sequences(np.array([n_samples]), random_state, state=currstate)
+        return (self._table(values), states) if return_latent else self._table(values)
+
+    def impute(
+        self, X: Any, lengths: Any = None, n_draws: int | None = None, random_state: Any = None
+    ) -> Any:
+        """Fill in what is missing.
+
+        Parameters
+        ----------
+        X : sequences
+            NaN (None, of categories) is filled; the rest stays.
+        lengths : (n,) or None
+        n_draws : int or None
+            None fills with the conditional mean, or the mode of categories; a number gives as
+            many completed copies, each a draw from the conditional (multiple imputation).
+        random_state : int or None
+
+        Returns
+        -------
+        sequences, arranged as X, or a list of `n_draws` of them
+        """
+        sequences, arrangement = self._read_checked(X, lengths, "impute")
+
+        def settled(values: Array) -> Any:
+            return self._arranged(values, arrangement)
+
+        if n_draws is None:
+            weights = self._draw_weights(sequences)
+            draws = [self._draw(s) for s in range(self._n_draws)]
+            return settled(self.structure_.fill(draws, weights, sequences))
+        rng = self._rng() if random_state is None else np.random.default_rng(random_state)
+        return [
+            settled(self.structure_.draw_missing(self._draw(int(s)), sequences, rng))
+            for s in self._choose_draws(sequences, n_draws, rng)
+        ]
+
+    def _arranged(self, values: Array, arrangement: Arrangement) -> Any:
+        return arrangement.restore(self._table(values))
+
+    # -- choosing among models -----------------------------------------------------------------
+
+    def n_free_parameters(self) -> int:
+        """Count the free parameters, as AIC and BIC do."""
+        check_is_fitted(self)
+        return self.structure_.n_free()
+
+    def aic(self, X: Any, lengths: Any = None) -> float:
+        """Akaike's information criterion on X: the lower the better."""
+        return -2.0 * self.score(X, lengths=lengths) + 2.0 * self.n_free_parameters()
+
+    def bic(self, X: Any, lengths: Any = None) -> float:
+        """Schwarz's information criterion on X, with steps for observations, as hmmlearn."""
+        sequences, _ = self._read_checked(X, lengths, "bic")
+        steps = len(sequences.values)
+        return -2.0 * self.score(X, lengths=lengths) + math.log(steps) * self.n_free_parameters()

@@ -1,0 +1,147 @@
+"""What is asked of a hidden Markov model about the states of sequences."""
+
+from typing import Any
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from ppl_gen.algorithms.hidden_markov import Emissions, filter_steps
+from ppl_gen.algorithms.hidden_markov_paths import viterbi, viterbi_in_logs
+from ppl_gen.algorithms.markov import stationary_distribution
+from ppl_gen.sequence_estimator import SequenceModel
+from ppl_gen.sequences import Sequences
+from ppl_gen.structures.hidden_markov import HiddenMarkov
+
+Array = Any
+
+ALGORITHMS = ("viterbi", "map")
+
+
+class StateModel(SequenceModel):
+    """A model of sequences whose steps have hidden states."""
+
+    structure_: HiddenMarkov
+    transmat_: Array
+    algorithm: str
+
+    def predict_proba(self, X: Any, lengths: Any = None) -> Any:
+        """Posterior probability of each state at each step, arranged as X: (N, K).
+
+        After a Bayesian fit, averaged over the draws of the parameters.
+        """
+        sequences, arrangement = self._read_checked(X, lengths, "predict_proba")
+        return arrangement.restore(self._marginals(sequences))
+
+    def _marginals(self, sequences: Sequences) -> Array:
+        weights = np.repeat(self._draw_weights(sequences), sequences.lengths, axis=1)
+        total = np.zeros((len(sequences.values), self.structure_.n_states))
+        for s, weight in enumerate(weights):
+            total += weight[:, None] * self.structure_.marginals(self._draw(s), sequences)
+        return total
+
+    def predict(self, X: Any, lengths: Any = None) -> Any:
+        """State of each step, by `algorithm`, arranged as X: (N,)."""
+        return self.decode(X, lengths)[1]
+
+    def decode(
+        self, X: Any, lengths: Any = None, algorithm: str | None = None
+    ) -> tuple[float, Any]:
+        """Find the states of each step.
+
+        Parameters
+        ----------
+        X : sequences
+        lengths : (n,) or None
+        algorithm : {"viterbi", "map"} or None
+            In place of the model's own.
+
+        Returns
+        -------
+        log_prob : float
+            Log density of the sequences together with the path, in nats; of "map", as in
+            hmmlearn, the sum over steps of the probability of the state chosen.
+        states : (N,), arranged as X
+
+        Notes
+        -----
+        After a Bayesian fit the path is the one of largest expected log density, over the draws
+        of the parameters: Viterbi on averaged logarithms.
+        """
+        algorithm = self.algorithm if algorithm is None else algorithm
+        if algorithm not in ALGORITHMS:
+            raise ValueError(
+                f"{self._who}.decode: algorithm is {algorithm!r}; expected one of {ALGORITHMS}"
+            )
+        sequences, arrangement = self._read_checked(X, lengths, "decode")
+        if algorithm == "map":
+            marginals = self._marginals(sequences)
+            states = marginals.argmax(axis=1)
+            return float(marginals.max(axis=1).sum()), arrangement.restore(states)
+        if self._n_draws == 1:
+            draw = self._draw(0)
+            emissions = self.structure_.emissions(draw, sequences)
+            log_prob, path = viterbi(draw["start"], draw["transition"], emissions)
+        else:
+            log_prob, path = viterbi_in_logs(*self._expected_logs(sequences))
+        return float(log_prob.sum()), arrangement.restore(path)
+
+    def _expected_logs(self, sequences: Sequences) -> tuple[Array, Array, Emissions]:
+        """Log probabilities of the chain and log densities of the steps, averaged over draws."""
+        total: Emissions | None = None
+        for s in range(self._n_draws):
+            emissions = self.structure_.emissions(self._draw(s), sequences)
+            if total is None:
+                total = emissions
+            else:
+                total.logs += emissions.logs
+        assert total is not None
+        total.logs /= self._n_draws
+        with np.errstate(divide="ignore"):
+            start = np.log(self.parameters_["start"]).mean(axis=0)
+            return start, np.log(self.parameters_["transition"]).mean(axis=0), total
+
+    def filter(self, X: Any, lengths: Any = None) -> Any:
+        """Probability of each state given the steps up to it, arranged as X: (N, K)."""
+        sequences, arrangement = self._read_checked(X, lengths, "filter")
+        return arrangement.restore(self._filtered(sequences))
+
+    def _filtered(self, sequences: Sequences) -> Array:
+        weights = np.repeat(self._draw_weights(sequences), sequences.lengths, axis=1)
+        total = np.zeros((len(sequences.values), self.structure_.n_states))
+        for s, weight in enumerate(weights):
+            draw = self._draw(s)
+            emissions = self.structure_.emissions(draw, sequences)
+            steps = filter_steps(draw["start"], draw["transition"], emissions)
+            total += weight[:, None] * steps
+        return total
+
+    def sample_states(
+        self, X: Any, lengths: Any = None, n_draws: int = 1, random_state: Any = None
+    ) -> list[Any]:
+        """Draw paths of states from their posterior, each arranged as X: a list of `n_draws`."""
+        sequences, arrangement = self._read_checked(X, lengths, "sample_states")
+        rng = self._rng() if random_state is None else np.random.default_rng(random_state)
+        chosen = self._choose_draws(sequences, n_draws, rng)
+        paths = np.empty((n_draws, len(sequences.values)), dtype=np.intp)
+        for s in np.unique(chosen):
+            rows = np.flatnonzero(chosen == s)
+            paths[rows] = self.structure_.draw_states(self._draw(int(s)), sequences, rng, len(rows))
+        return [arrangement.restore(path) for path in paths]
+
+    def _choose_draws(self, sequences: Sequences, n: int, rng: np.random.Generator) -> Array:
+        """Numbers of `n` draws of the parameters, given all the sequences together: (n,)."""
+        if self._n_draws == 1:
+            return np.zeros(n, dtype=np.intp)
+        with np.errstate(divide="ignore"):
+            logs = np.log(self._draw_weights(sequences)).sum(axis=1)
+        shares = np.exp(logs - logs.max())
+        return rng.choice(self._n_draws, size=n, p=shares / shares.sum())
+
+    def score_samples(self, X: Any, lengths: Any = None) -> tuple[float, Any]:
+        """Log density of all sequences together, and `predict_proba`, as hmmlearn has them."""
+        return self.score(X, lengths=lengths), self.predict_proba(X, lengths)
+
+    def stationary_distribution(self) -> Array:
+        """Long-run share of time in each state under ``transmat_``: (K,)."""
+        check_is_fitted(self)
+        return stationary_distribution(self.transmat_)

@@ -1,0 +1,488 @@
+"""The hidden Markov model: a Markov chain of states, and a row of some family from each of them.
+
+``p(x, z) = start[z_1] prod_t transition[z_t-1, z_t] prod_t p(x_t | z_t)``
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ppl_gen.algorithms.hidden_markov import Emissions, log_evidence, smooth
+from ppl_gen.algorithms.hidden_markov_paths import draw_paths
+from ppl_gen.algorithms.kmeans import kmeans, nearest
+from ppl_gen.algorithms.row_chunks import map_rows
+from ppl_gen.algorithms.side_by_side import Layout, lay_out
+from ppl_gen.algorithms.trees import tree_map, tree_sum
+from ppl_gen.engines.random_source import NumPyRandom
+from ppl_gen.families import Family, MixtureFamily, Parameters, Statistics
+from ppl_gen.language import Program
+from ppl_gen.sequences import Padded, Sequences
+from ppl_gen.structures.hidden_markov_program import chain_program
+from ppl_gen.structures.latent_class import DEAD_COUNT, class_means, with_holes
+
+Array = Any
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class HiddenMarkov:
+    """A hidden Markov model in a family bound to the data.
+
+    Parameters
+    ----------
+    family : Family
+        Bound to the training rows.
+    n_states : int
+    start_prior : (K,)
+        Concentrations of the Dirichlet prior of the first state; ones are flat.
+    transition_prior : (K, K)
+        The same for each row of the transition matrix.
+    allowed : (K, K) bool or None
+        Transitions that may happen; None if all may.
+    given : dict
+        Parts of the parameters ("start", "transition", "family") that are given, not learned;
+        under "held", parameters of the family that are.
+
+    Notes
+    -----
+    Parameters are ``{"start": (K,), "transition": (K, K), "family": {...}}``; they add a leading
+    axis for draws.
+    """
+
+    family: Family
+    n_states: int
+    start_prior: Array
+    transition_prior: Array
+    allowed: Array | None = None
+    given: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def whole(self) -> tuple[bool, ...]:
+        """Which columns hold whole numbers: counts, codes, yes or no."""
+        return self.family.whole
+
+    @property
+    def is_exchangeable(self) -> bool:
+        """Whether the states can change places without changing the model."""
+        flat = np.ptp(self.start_prior) == 0.0 and all(
+            np.ptp(entries) == 0.0
+            for entries in (self.transition_prior.diagonal(), self._off_diagonal)
+            if entries.size
+        )
+        return flat and self.allowed is None and not self.given
+
+    @property
+    def _off_diagonal(self) -> Array:
+        return self.transition_prior[~np.eye(self.n_states, dtype=bool)]
+
+    def with_prior(self) -> "HiddenMarkov":
+        """Return the structure with priors under which EM finds the mode of a program.
+
+        A program moves log ratios of probabilities, whose density has one count more in each
+        cell than that of the probabilities: no probability is zero at its mode.
+        """
+        return dataclasses.replace(
+            self,
+            family=self.family.with_settings(Family.with_prior),
+            start_prior=self.start_prior + 1.0,
+            transition_prior=self.transition_prior + 1.0,
+        )
+
+    def to_tree(self) -> dict[str, Any]:
+        """Return the structure as plain data, for an artefact."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+    @classmethod
+    def from_tree(cls, tree: dict[str, Any]) -> "HiddenMarkov":
+        """Return the structure that :meth:`to_tree` gave."""
+        return cls(**tree)
+
+    def coords(self, names: list[Any]) -> dict[str, list[Any]]:
+        """Labels of the axes of the program's sites, given the names of the columns."""
+        return self.family.coords(names)
+
+    def check(self, sequences: Sequences) -> None:
+        """Raise ValueError if rows lie outside the support of the family."""
+        self.family.check(sequences.values)
+
+    # -- what the recursions need --------------------------------------------------------------
+
+    def emissions(self, parameters: Parameters, sequences: Sequences) -> Emissions:
+        """Log densities of all steps under each state."""
+        return _Side.of(sequences, self.n_states).emissions(self.family, parameters["family"])
+
+    def log_evidence(self, parameters: Parameters, sequences: Sequences) -> Array:
+        """Log density of each sequence, in nats: (n,)."""
+        emissions = self.emissions(parameters, sequences)
+        return log_evidence(parameters["start"], parameters["transition"], emissions)
+
+    def marginals(self, parameters: Parameters, sequences: Sequences) -> Array:
+        """Posterior probability of each state at each step, by row: (N, K)."""
+        emissions = self.emissions(parameters, sequences)
+        found = smooth(parameters["start"], parameters["transition"], emissions)
+        by_row = np.empty(found.marginals.shape[::-1])
+        by_row[emissions.layout.rows] = found.marginals.T
+        return by_row
+
+    # -- the EM protocol -----------------------------------------------------------------------
+
+    def initialize(self, sequences: Sequences, rng: np.random.Generator, how: str) -> Parameters:
+        """Start from states that are clusters of the rows; known states stay."""
+        rows, labels = sequences.values, sequences.labels
+        features = self.family.features(rows)
+        if labels is not None:
+            # Clusters have no names: rows go to the state whose labelled rows they are near.
+            found = nearest(features, class_means(features, _hot(labels, self.n_states)))
+            found = np.where(labels >= 0, labels, found)
+        elif how == "random":
+            found = nearest(features, features[rng.choice(len(rows), self.n_states)])
+        else:
+            found = kmeans(features, self.n_states, rng, sequences.row_weights)
+        if self.allowed is not None and labels is None:
+            found = self._in_order_of_time(found, sequences)
+        hot = _hot(found, self.n_states)
+        if sequences.row_weights is not None:
+            hot *= sequences.row_weights[:, None]
+        first = sequences.ends - sequences.lengths
+        goes_on = np.ones(len(rows) - 1, dtype=bool)
+        goes_on[first[1:] - 1] = False
+        moves = hot[:-1][goes_on].T @ _hot(found[1:][goes_on], self.n_states)
+        counts = {"start": hot[first].sum(axis=0) + 1.0, "transition": moves + 1.0}
+        family = self.given.get("family")
+        if family is None:
+            family = self.family.initial_parameters(rows, hot, rng)
+        return {"start": self._start(counts), "transition": self._transition(counts)} | {
+            "family": family
+        }
+
+    def _in_order_of_time(self, labels: Array, sequences: Sequences) -> Array:
+        """Number clusters by when they come, as a chain that goes forward has its states."""
+        first = np.repeat(sequences.ends - sequences.lengths, sequences.lengths)
+        when = (np.arange(len(labels)) - first) / np.repeat(sequences.lengths, sequences.lengths)
+        count = np.maximum(np.bincount(labels, minlength=self.n_states), 1)
+        order = np.argsort(np.bincount(labels, when, self.n_states) / count)
+        return np.argsort(order)[labels]
+
+    def e_step(self, parameters: Parameters, data: Any) -> tuple[Statistics, Any]:
+        """Expected statistics and log likelihood; both add over sequences."""
+        if isinstance(data, Padded):
+            return self._e_step_on_device(parameters, data)
+        side = _Side.of(data, self.n_states)
+        emissions = side.emissions(self.family, parameters["family"])
+        found = smooth(parameters["start"], parameters["transition"], emissions, data.weights)
+        impossible = np.flatnonzero(found.log_evidence == -np.inf)
+        if len(impossible):
+            raise ValueError(
+                f"sequence {impossible[0]} (of {len(data)}) has probability zero: no path of "
+                "states that the transitions allow explains it and its known states; allow more "
+                "transitions, or correct the known states"
+            )
+        evidence = found.log_evidence
+        total = evidence.sum() if data.weights is None else data.weights @ evidence
+        statistics = {
+            "start": found.start,
+            "transition": found.transitions,
+            "occupancy": found.marginals.sum(axis=1),
+            "family": side.statistics(self.family, parameters["family"], found.marginals),
+        }
+        return statistics, total
+
+    def _e_step_on_device(self, parameters: Parameters, data: Padded) -> tuple[Statistics, Any]:
+        """Return :meth:`e_step` where JAX traces it: all counts are gradients of the evidence."""
+        import jax
+
+        from ppl_gen.algorithms import hidden_markov_scan
+        from ppl_gen.engines.jax_arrays import ops as jax_ops
+
+        n, steps, width = data.values.shape
+        family = with_holes(self.family)
+        flat, statistics_of = family.e_step(
+            parameters["family"], data.values.reshape(n * steps, width)
+        )
+        # Padding is no step: where all is missing, families may say -0.0 or NaN of counts.
+        log_emission = flat.reshape(n, steps, self.n_states)
+        if data.labels is not None:
+            states = jax_ops.arange(self.n_states)
+            fits = (data.labels[..., None] < 0) | (data.labels[..., None] == states)
+            log_emission = jax_ops.where(fits, log_emission, -jax_ops.inf)
+        weights = jax_ops.ones(n) if data.weights is None else data.weights
+
+        def total(start: Array, transition: Array, emission: Array) -> Array:
+            return weights @ hidden_markov_scan.log_evidence(jax_ops, start, transition, emission)
+
+        logs = [jax_ops.log(parameters["start"]), jax_ops.log(parameters["transition"])]
+        evidence, counts = jax.value_and_grad(total, argnums=(0, 1, 2))(*logs, log_emission)
+        shares = counts[2].reshape(n * steps, self.n_states)
+        statistics = {
+            "start": counts[0],
+            "transition": counts[1],
+            "occupancy": shares.sum(axis=0),
+            "family": statistics_of(shares),
+        }
+        return statistics, evidence
+
+    def m_step(self, statistics: Statistics) -> Parameters:
+        """Maximise the expected log joint density, less the penalty."""
+        family = self.given.get("family")
+        if family is None:
+            held = self.given.get("held", {})
+            family = self.family.estimate_given(statistics["family"], held)
+        return {
+            "start": self._start(statistics),
+            "transition": self._transition(statistics),
+            "family": family,
+        }
+
+    def _start(self, counts: Statistics) -> Array:
+        if "start" in self.given:
+            return self.given["start"]
+        return _mode(counts["start"], self.start_prior, np.ones(self.n_states, dtype=bool))
+
+    def _transition(self, counts: Statistics) -> Array:
+        if "transition" in self.given:
+            return self.given["transition"]
+        return _mode(counts["transition"], self.transition_prior, self._allowed)
+
+    @property
+    def _allowed(self) -> Array:
+        if self.allowed is None:
+            return np.ones((self.n_states, self.n_states), dtype=bool)
+        return self.allowed
+
+    def penalty(self, parameters: Parameters, statistics: Statistics) -> float:
+        """Return what the M-step subtracts from the expected log likelihood."""
+        total = 0.0
+        if "start" not in self.given:
+            total -= _log_prior(parameters["start"], self.start_prior)
+        if "transition" not in self.given:
+            total -= _log_prior(parameters["transition"], self.transition_prior)
+        if "family" not in self.given:
+            total += self.family.penalty(parameters["family"], statistics["family"])
+        return total
+
+    def revive(
+        self,
+        parameters: Parameters,
+        statistics: Statistics,
+        sequences: Sequences,
+        rng: np.random.Generator,
+    ) -> tuple[Parameters, int]:
+        """Re-seed states that are never visited, each near a row drawn at random."""
+        dead = np.flatnonzero(statistics["occupancy"] < DEAD_COUNT)
+        if not 0 < len(dead) < self.n_states or self.given or self.allowed is not None:
+            return parameters, 0
+        labels = np.full(len(sequences.values), -1)
+        features = self.family.features(sequences.values)
+        share = min(max(2, len(labels) // (10 * self.n_states)), len(labels) - 1)
+        for state in dead:
+            distance = ((features - features[rng.integers(len(labels))]) ** 2).sum(axis=1)
+            labels[np.argpartition(distance, share)[:share]] = state
+        seeded = self.family.initial_parameters(sequences.values, _hot(labels, self.n_states), rng)
+        start, transition = np.array(parameters["start"]), np.array(parameters["transition"])
+        start[dead] = transition[:, dead] = 1.0 / (10 * self.n_states)
+        transition[dead] = 1.0 / self.n_states
+        return {
+            "start": start / start.sum(),
+            "transition": transition / transition.sum(axis=1, keepdims=True),
+            "family": self.family.merge(parameters["family"], seeded, dead),
+        }, len(dead)
+
+    def n_free(self) -> int:
+        """Count the free parameters, as AIC and BIC do."""
+        count = 0
+        if "start" not in self.given:
+            count += self.n_states - 1
+        if "transition" not in self.given:
+            count += int(self._allowed.sum()) - self.n_states
+        if "family" not in self.given:
+            count += self.family.n_free(self.n_states)
+            count -= _n_held(self.family, self.given.get("held", {}), self.n_states)
+        return count
+
+    # -- drawing -------------------------------------------------------------------------------
+
+    def sample(
+        self,
+        parameters: Parameters,
+        length: int,
+        rng: np.random.Generator,
+        state: int | None = None,
+    ) -> tuple[Array, Array]:
+        """Draw a sequence (length, D) and its states (length,); `state` is the first one."""
+        start = np.cumsum(parameters["start"])
+        onward = np.cumsum(parameters["transition"], axis=1)
+        uniform = rng.random(length)
+        states = np.empty(length, dtype=np.intp)
+        states[0] = _pick(start, uniform[0]) if state is None else state
+        for t in range(1, length):
+            states[t] = _pick(onward[states[t - 1]], uniform[t])
+        values = self.family.sample(parameters["family"], states, NumPyRandom(rng))
+        return values, states
+
+    def fill(self, draws: Sequence[Parameters], weights: Array, sequences: Sequences) -> Array:
+        """Complete rows by their conditional mean or mode, over weighted draws: (N, D).
+
+        Parameters
+        ----------
+        draws : S parameters
+        weights : (S, n)
+            Of each draw for each sequence.
+        """
+        expected = []
+        for draw, weight in zip(draws, weights, strict=True):
+            share = self.marginals(draw, sequences) * np.repeat(weight, sequences.lengths)[:, None]
+            expected.append(self.family.expected(draw["family"], sequences.values, share))
+        return self.family.settle(tree_sum(expected), sequences.values)
+
+    def draw_states(
+        self, parameters: Parameters, sequences: Sequences, rng: np.random.Generator, n: int = 1
+    ) -> Array:
+        """Draw paths of states from their posterior, by row: (n, N)."""
+        emissions = self.emissions(parameters, sequences)
+        return draw_paths(parameters["start"], parameters["transition"], emissions, rng, n)
+
+    def draw_missing(
+        self, parameters: Parameters, sequences: Sequences, rng: np.random.Generator
+    ) -> Array:
+        """Complete rows by a draw from the joint conditional of what is missing: (N, D)."""
+        states = self.draw_states(parameters, sequences, rng)[0]
+        return self.family.draw_missing(
+            parameters["family"], sequences.values, states, NumPyRandom(rng)
+        )
+
+    # -- the program ---------------------------------------------------------------------------
+
+    def program(self) -> Program:
+        """Return the model as a program, with its priors: see `chain_program`."""
+        if "held" in self.given:
+            raise ValueError(
+                f"HiddenMarkovModel: params leaves {', '.join(self.given['held'])} of the "
+                "emissions as they are, and learns the others; EM does that: use it, or hold all "
+                "or none"
+            )
+        family = with_holes(self.family)
+        return chain_program(
+            family, self.n_states, self.start_prior, self.transition_prior, self.allowed, self.given
+        )
+
+    def program_data(self, sequences: Sequences) -> dict[str, Array]:
+        """Return the sequences as the arguments of the program."""
+        if sequences.labels is not None:
+            raise ValueError(
+                "known states are for EM; a program has all states hidden: use EM, or leave y out"
+            )
+        return {"x": Padded.of(sequences).values}
+
+    def parameters(self, sites: dict[str, Array]) -> Parameters:
+        """Return the parameters from the sites of the program; leading axes are draws."""
+        family = self.given.get("family")
+        n_draws = len(sites["transition"])
+        return {
+            "start": sites["start"],
+            "transition": sites["transition"],
+            "family": self.family.parameters(sites)
+            if family is None
+            else tree_map(lambda leaf: np.stack([leaf] * n_draws), family),
+        }
+
+    def sites(self, parameters: Parameters) -> dict[str, Array]:
+        """Name parameters as the sites of the program."""
+        sites = {"start": parameters["start"], "transition": parameters["transition"]}
+        if self.allowed is not None and "transition" not in self.given:
+            # What is not allowed takes part in the draw, and is left out of what is drawn.
+            spared = np.where(self.allowed, parameters["transition"] * self._share, 0.0)
+            ways = self.transition_prior / self.transition_prior.sum(axis=1, keepdims=True)
+            sites["transition_ways"] = np.where(self.allowed, spared, ways)
+        if "family" not in self.given:
+            sites |= self.family.sites(parameters["family"])
+        return sites
+
+    @cached_property
+    def _share(self) -> Array:
+        """Share of each row's prior counts that is allowed: (K, 1)."""
+        inside = np.where(self._allowed, self.transition_prior, 0.0).sum(axis=1, keepdims=True)
+        return inside / self.transition_prior.sum(axis=1, keepdims=True)
+
+
+def _n_held(family: Family, held: Parameters, n_classes: int) -> int:
+    """Free parameters among those of the family that are held."""
+    count = 0
+    if "components" in held and isinstance(family, MixtureFamily):
+        count += _n_held(family.family, held["components"], n_classes * family.n_components)
+    if "weights" in held:
+        count += held["weights"].size - n_classes
+    if "mean" in held:
+        count += held["mean"].size
+    if "precision_cholesky" in held:
+        count += family.n_free(n_classes) - n_classes * (family.n_columns or 0)
+    return count
+
+
+def _hot(labels: Array, n_states: int) -> Array:
+    """0/1 of states, all zero for -1: (n, K)."""
+    return (labels[:, None] == np.arange(n_states)).astype(np.float64)
+
+
+def _pick(cumulative: Array, uniform: float) -> int:
+    return min(int(np.searchsorted(cumulative, uniform, side="right")), len(cumulative) - 1)
+
+
+def _mode(counts: Array, prior: Array, allowed: Array) -> Array:
+    """Mode of Dirichlets given counts; a row without any is uniform over what is allowed."""
+    weights = np.where(allowed, np.maximum(counts + prior - 1.0, 0.0), 0.0)
+    total = weights.sum(axis=-1, keepdims=True)
+    uniform = allowed / allowed.sum(axis=-1, keepdims=True)
+    return np.where(total > 0.0, weights / np.where(total > 0.0, total, 1.0), uniform)
+
+
+def _log_prior(probabilities: Array, prior: Array) -> float:
+    """Log density of Dirichlets up to a constant; 0 log 0 = 0."""
+    counts = prior - 1.0
+    used = counts != 0.0
+    with np.errstate(divide="ignore"):
+        return float((counts[used] * np.log(probabilities[used])).sum())
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Side:
+    """Sequences in the order of a layout, kept with them from one EM step to the next."""
+
+    layout: Layout
+    values: Array
+    labels: Array | None
+
+    @classmethod
+    def of(cls, sequences: Sequences, n_states: int) -> "_Side":
+        kept: dict[int, _Side] = sequences.kept
+        if n_states not in kept:
+            layout = lay_out(sequences.lengths, n_states)
+            labels = None if sequences.labels is None else sequences.labels[layout.rows]
+            kept[n_states] = cls(layout, sequences.values[layout.rows], labels)
+        return kept[n_states]
+
+    def emissions(self, family: Family, parameters: Parameters) -> Emissions:
+        """Log densities of all steps, in the order of the layout."""
+        logs: Array = None
+
+        def fill(columns: slice) -> Array:
+            log_prob = family.log_prob(parameters, self.values[columns])
+            if self.labels is not None:
+                known = self.labels[columns, None]
+                other = (known >= 0) & (known != np.arange(log_prob.shape[1]))
+                log_prob = np.where(other, -np.inf, log_prob)
+            return log_prob.T
+
+        parts = map_rows(fill, len(self.values))
+        logs = np.concatenate(parts, axis=1)
+        return Emissions(self.layout, logs)
+
+    def statistics(self, family: Family, parameters: Parameters, marginals: Array) -> Statistics:
+        """Statistics of the family, given marginals (K, N) in the order of the layout."""
+
+        def count(columns: slice) -> Statistics:
+            return family.statistics(parameters, self.values[columns], marginals[:, columns].T)
+
+        total: Statistics = tree_sum(map_rows(count, len(self.values)))
+        return total
