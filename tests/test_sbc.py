@@ -58,6 +58,36 @@ def simulate_hierarchy(rng):
     return {"mu": mu, "tau": tau, "theta[0]": theta[:, 0], "theta[5]": theta[:, 5]}, y
 
 
+@program
+def hidden_markov(y=None):
+    mu = sample("mu", dist.Ordered(dist.Normal(0.0, 3.0), 2))
+    sigma = sample("sigma", dist.LogNormal(0.0, 0.3))
+    with plate("state", 2):
+        stay = sample("stay", dist.Beta(4.0, 2.0))
+    first, second = stay[0], stay[1]
+    transition = ops.stack([ops.stack([first, 1 - first]), ops.stack([1 - second, second])])
+    with plate("sequence", 2):
+        chain = dist.HiddenMarkov([0.5, 0.5], transition, dist.Normal(mu, sigma), 20)
+        sample("y", chain, obs=y)
+
+
+def simulate_hidden_markov(rng):
+    mu = np.sort(rng.normal(0, 3, size=(SIMULATIONS, 2)), axis=1)
+    sigma = rng.lognormal(0, 0.3, size=SIMULATIONS)
+    stay = rng.beta(4, 2, size=(SIMULATIONS, 2))
+    row = np.arange(SIMULATIONS)[:, None]
+    state = rng.integers(0, 2, size=(SIMULATIONS, 2))
+    y = np.empty((SIMULATIONS, 2, 20))
+    for step in range(20):
+        y[..., step] = rng.normal(mu[row, state], sigma[:, None])
+        moves = rng.uniform(size=state.shape) >= stay[row, state]
+        state = np.where(moves, 1 - state, state)
+    y[rng.uniform(size=y.shape) < 0.1] = np.nan
+    y[:, 1, 15:] = np.nan  # the second sequence is shorter
+    truth = {"mu[0]": mu[:, 0], "mu[1]": mu[:, 1], "sigma": sigma}
+    return {**truth, "stay[0]": stay[:, 0], "stay[1]": stay[:, 1]}, y
+
+
 def posterior_draws(model, data):
     """Draws for every data set by one compiled function, mapped over the data sets."""
     import jax
@@ -118,8 +148,12 @@ def band_level(alpha, trials=4000):
     return float(np.quantile(reference, alpha))
 
 
-CASES = {"mixture": (mixture, simulate_mixture), "hierarchy": (hierarchy, simulate_hierarchy)}
-TESTS = 8  # quantities of both
+CASES = {
+    "mixture": (mixture, simulate_mixture),
+    "hierarchy": (hierarchy, simulate_hierarchy),
+    "hidden_markov": (hidden_markov, simulate_hidden_markov),
+}
+TESTS = 13  # quantities of all
 
 
 def calibrate(case):
@@ -153,6 +187,6 @@ if __name__ == "__main__":
     for name in CASES:
         began = time.perf_counter()
         for quantity, rank in calibrate(name).items():
-            print(f"{name:10} {quantity:9} p = {chi_square_p(rank):.3f}, "
+            print(f"{name:13} {quantity:9} p = {chi_square_p(rank):.3f}, "
                   f"band {float(coverage_statistic(rank)):.4f}")  # fmt: skip
         print(f"{name}: {time.perf_counter() - began:.1f} s")
