@@ -12,7 +12,7 @@ from scipy.special import logsumexp
 from scipy.stats import multivariate_normal, norm
 
 import ppl_gen
-from ppl_gen import EM, Mixture, NaiveBayes
+from ppl_gen import EM, Mixture, NaiveBayes, engines
 from ppl_gen.algorithms.trees import tree_map
 from ppl_gen.artifact_tree import decode, encode
 from ppl_gen.data import Rows
@@ -395,6 +395,54 @@ def test_em_is_em_written_out(known):
     for value, true in zip(found, expected, strict=True):
         # Rounding, of the order of 1e-15 a step, grown by steps that converge slowly.
         np.testing.assert_allclose(value, true, rtol=1e-8, atol=1e-9)
+
+
+def mixed_rows():
+    """A structure of mixtures beside a plain family, rows with holes, and where EM starts."""
+    x, _, _ = threes(n=60)
+    x = np.column_stack([x, np.random.default_rng(0).poisson(3.0, size=60)])
+    x[::7, 0] = np.nan
+    mixture = MixtureFamily(Normal("full"), 3, weights_concentration=0.5)
+    family = Columns((("size", mixture, (0, 1)), ("count", Poisson(), (2,)))).bind(x, K)
+    structure = LatentClass(family, K)
+    return structure, x, structure.initialize(Rows(x), np.random.default_rng(0), "kmeans")
+
+
+def test_em_by_jax_takes_the_same_steps():
+    structure, x, start = mixed_rows()
+    rng = np.random.default_rng(0)
+    by_numpy, by_jax = (
+        EM(max_iter=3, tol=0.0, engine=engine).fit(structure, Rows(x), rng, start=start)
+        for engine in ("numpy", "jax")
+    )
+    np.testing.assert_allclose(by_jax.history, by_numpy.history, rtol=1e-11)
+    assert_trees_close(by_jax.parameters, by_numpy.parameters, rtol=1e-9, atol=1e-9)
+
+
+def compiled_log_joint(native, args, data, values):
+    """The log joint density by NumPyro: one compile of the whole, in place of one an operation."""
+    engine = engines.get("numpyro")
+    with engine.precision(device="cpu"):
+        import jax
+        from numpyro.infer.util import log_density
+
+        values = {name: engine.asarray(value) for name, value in values.items()}
+        return float(jax.jit(lambda v: log_density(native, args, data, v)[0])(values))
+
+
+@pytest.mark.parametrize("engine_name", ["numpyro", "pyro"])
+def test_the_program_sums_the_components_out(engine_name):
+    """Changes of the rows change the program's joint density by what they change the model's."""
+    structure, x, parameters = mixed_rows()
+    native = structure.program().native(engine_name)
+    engine = engines.get(engine_name)
+    trace = engine.outline(native, (), {"x": x})
+    drawn = {name for name, site in trace.items() if site.kind == "sample" and not site.observed}
+    values = {n: v for n, v in structure.sites(parameters).items() if n in drawn}
+    joint = engine.log_joint if engine_name == "pyro" else compiled_log_joint
+    found = [joint(native, (), {"x": rows}, values) for rows in (x, x[:20])]
+    each = logsumexp(structure.joint_log_prob(parameters, x), axis=1)
+    assert found[0] - found[1] == pytest.approx(each[20:].sum(), rel=1e-10)
 
 
 def threes(seed=0, n=400):
