@@ -126,10 +126,7 @@ class GenerativeModel(TableReader):
 
     def _keep_training(self, data: Any) -> None:
         """Keep the data for what the posterior's program may be asked; none that are sparse."""
-        sparse = hasattr(data.values, "toarray")
-        self._training: dict[str, Any] | None = (
-            None if sparse else self.structure_.program_data(data)
-        )
+        self._training: Any = None if hasattr(data.values, "toarray") else data
 
     def _reset(self) -> None:
         """Forget an earlier fit, but for what has been read of this one's table."""
@@ -218,13 +215,14 @@ class GenerativeModel(TableReader):
         if self._posterior is None:
             from ppl_gen.posterior import Posterior
 
+            training = self._training
             draws = [self.structure_.sites(self._draw(s)) for s in range(self._n_draws)]
             self._posterior = Posterior(
                 {name: np.stack([draw[name] for draw in draws])[None] for name in draws[0]},
                 method=self._resolved_method().name,
                 engine="numpyro",
                 model=self.structure_.program(),
-                kwargs=self._training or {},
+                kwargs={} if training is None else self.structure_.program_data(training),
                 coords=self._coords(self.structure_),
             )
         if self._posterior.model is None:  # a local program does not go to other processes

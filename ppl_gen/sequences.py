@@ -98,11 +98,13 @@ class Padded:
     Attributes
     ----------
     values : (n, T, D)
+    lengths : (n,)
     labels : (n, T) or None
     weights : (n,) or None
     """
 
     values: Array
+    lengths: Array
     labels: Array | None = None
     weights: Array | None = None
 
@@ -116,12 +118,12 @@ class Padded:
         if sequences.labels is not None:
             labels = np.full(inside.shape, -1)
             labels[inside] = sequences.labels
-        return cls(values, labels, sequences.weights)
+        return cls(values, sequences.lengths, labels, sequences.weights)
 
     @property
     def arrays(self) -> tuple[Array | None, ...]:
         """The arrays from which this is rebuilt: ``Padded(*padded.arrays)``."""
-        return self.values, self.labels, self.weights
+        return self.values, self.lengths, self.labels, self.weights
 
 
 def spans(starts: Array, lengths: Array) -> Array:

@@ -85,7 +85,7 @@ class HiddenMarkov:
         """
         return dataclasses.replace(
             self,
-            family=self.family.with_settings(Family.with_prior),
+            family=self.family.with_settings(lambda family: family.with_prior()),
             start_prior=self.start_prior + 1.0,
             transition_prior=self.transition_prior + 1.0,
         )
@@ -201,7 +201,6 @@ class HiddenMarkov:
         flat, statistics_of = family.e_step(
             parameters["family"], data.values.reshape(n * steps, width)
         )
-        # Padding is no step: where all is missing, families may say -0.0 or NaN of counts.
         log_emission = flat.reshape(n, steps, self.n_states)
         if data.labels is not None:
             states = jax_ops.arange(self.n_states)
@@ -215,9 +214,12 @@ class HiddenMarkov:
         logs = [jax_ops.log(parameters["start"]), jax_ops.log(parameters["transition"])]
         evidence, counts = jax.value_and_grad(total, argnums=(0, 1, 2))(*logs, log_emission)
         shares = counts[2].reshape(n * steps, self.n_states)
+        # What comes after the end is no move: nothing is known there but the state before.
+        after = jax_ops.arange(1, steps) >= data.lengths[:, None]
+        beyond = (counts[2][:, :-1] * after[..., None]).sum(axis=(0, 1))
         statistics = {
             "start": counts[0],
-            "transition": counts[1],
+            "transition": counts[1] - beyond[:, None] * parameters["transition"],
             "occupancy": shares.sum(axis=0),
             "family": statistics_of(shares),
         }
@@ -368,11 +370,7 @@ class HiddenMarkov:
         )
 
     def program_data(self, sequences: Sequences) -> dict[str, Array]:
-        """Return the sequences as the arguments of the program."""
-        if sequences.labels is not None:
-            raise ValueError(
-                "known states are for EM; a program has all states hidden: use EM, or leave y out"
-            )
+        """Return the sequences, less what is known of their states, as the program's arguments."""
         return {"x": Padded.of(sequences).values}
 
     def parameters(self, sites: dict[str, Array]) -> Parameters:

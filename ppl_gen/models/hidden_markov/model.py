@@ -18,6 +18,7 @@ from ppl_gen.families import (
     Poisson,
 )
 from ppl_gen.inference.base import InferenceMethod
+from ppl_gen.inference.em import EM
 from ppl_gen.models.hidden_markov.names import (
     LETTERS,
     from_names,
@@ -185,6 +186,11 @@ class HiddenMarkovModel(StateModel):
         method = self._resolved_method()
         self._check_settings()
         sequences = self._read_training(X, lengths, y, sample_weight, int(self.n_components))
+        if sequences.labels is not None and not isinstance(method, EM):
+            raise ValueError(
+                f"{self._who}.fit: y is for EM; the program that {method.name} runs has all states "
+                "hidden: use EM, or leave y out"
+            )
         structure = self._structure(sequences)
         given = self._given(structure, sequences)
         self._labelled = sequences.labels is not None
