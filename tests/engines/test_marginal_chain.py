@@ -1,11 +1,14 @@
 """`dist.HiddenMarkov` on both engines, against the forward recursion in plain probabilities."""
 
+import jax
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 from zoo import COUNTS, FAMILY, SEQUENCES, chains, counting_chain
 
 from ppl_gen import Posterior, classify, dist, engines, program, sample
+from ppl_gen.engines.core import Precision, active_precision
 
 ENGINES = ["pyro", "numpyro"]
 START = np.array([0.3, 0.7])
@@ -96,8 +99,6 @@ def computed(engine, ask):
     """What a function of no arguments gives inside the engine, compiled where it compiles."""
     with engine.precision(device="cpu"), engine.activate():
         if engine.name == "numpyro":
-            import jax
-
             ask = jax.jit(ask)
         return ask()
 
@@ -212,6 +213,36 @@ def test_one_state_is_independent_steps_and_one_step_a_mixture(engine):
     step = log_prob(engine, lambda: dist.HiddenMarkov(START, TRANSITION, normal(), 1), x[:1])
     mixed = log_prob(engine, lambda: dist.Mixture(START, normal()), x[0])
     np.testing.assert_allclose(step, mixed, rtol=1e-12)
+
+
+def test_nothing_is_left_on_the_cpu():
+    """Torch's meta device stands for a GPU: a tensor left on the CPU cannot meet the others."""
+    engine, device = engines.get("pyro"), torch.device("meta")
+    token = active_precision.set(Precision("float64", "meta"))
+    try:
+        with engine.activate():
+            emissions = dist.Normal(torch.ones(2, device=device), 1.0, validate_args=False)
+            parts = [torch.ones(shape, device=device) for shape in ((2,), (2, 2))]
+            chain = dist.HiddenMarkov(*parts, emissions, 5, validate_args=False)
+            value = torch.zeros((3, 5), device=device)
+            drawn = chain.expand((3,)).sample()
+            found = [chain.log_prob(value), chain.latent_posterior(value), drawn]
+    finally:
+        active_precision.reset(token)
+    assert [x.device for x in found] == [device] * 3
+    assert [tuple(x.shape) for x in found] == [(3,), (3, 5, 2), (3, 5)]
+
+
+def test_the_density_and_its_gradient_lower_for_cuda():
+    engine = engines.get("numpyro")
+
+    def log_prob(loc, x):
+        return dist.HiddenMarkov(START, TRANSITION, dist.Normal(loc, 1.0), 5).log_prob(x).sum()
+
+    with engine.precision(device="cpu"), engine.activate():
+        given = [engine.asarray(LOC[:, 0]), engine.asarray(ROWS[:, 0])]
+        exported = jax.export.export(jax.jit(jax.grad(log_prob)), platforms=["cuda"])(*given)
+    assert exported.platforms == ("cuda",)
 
 
 # Drawing --------------------------------------------------------------------------------------
