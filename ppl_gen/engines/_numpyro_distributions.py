@@ -43,9 +43,6 @@ class _Holed(constraints.Constraint):  # type: ignore[misc]
     def feasible_like(self, prototype: Any) -> Any:
         return jnp.zeros_like(prototype)
 
-    def eq(self, other: object, static: bool = False) -> Any:
-        return isinstance(other, _Holed) and vars(self) == vars(other)
-
     def tree_flatten(self) -> Any:
         return (), ((), {"_event_dim": self._event_dim, "_is_discrete": self._is_discrete})
 

@@ -41,6 +41,25 @@ class HiddenMarkovRules:
     ------
     ValueError
         If the shapes disagree, or there is no step.
+
+    References
+    ----------
+    Rabiner (1989), A tutorial on hidden Markov models, Proceedings of the IEEE 77, equations
+    19-21 and 27.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ppl_gen import dist, engines, program, sample
+    >>> @program
+    ... def two_levels(y=None):
+    ...     emissions = dist.Normal([0.0, 5.0], 1.0)
+    ...     chain = dist.HiddenMarkov([0.5, 0.5], [[0.9, 0.1], [0.1, 0.9]], emissions, length=4)
+    ...     sample("y", chain, obs=y)
+    >>> y = np.array([0.2, np.nan, 5.1, 4.8])
+    >>> site = engines.get("pyro").trace(two_levels.pyro, (), {"y": y})["y"]
+    >>> site.latent, float(site.log_prob.round(3))
+    ('z', -5.315)
     """
 
     start: Any
