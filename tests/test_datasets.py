@@ -23,6 +23,7 @@ SHAPES = {
     "earthquakes": ((107, 2), None, 0),
     "discoveries": ((100, 2), None, 0),
     "coal": ((191, 1), None, 0),
+    "gnp": ((135, 3), "recession", 2),
 }
 SHA256 = {
     "penguins": "f204db2c753b0937caac3cb35258562c14f073e4bbc76be24b4c51ce22767a93",
@@ -33,6 +34,7 @@ SHA256 = {
     "earthquakes": "4c4b1d822fd6e568f2a40c3f0dd81e889e0179b2bded049b52960609d792a4df",
     "discoveries": "a5bc67773270853de5d5418f9712e06242126c90347d402611258eddcc74bdcb",
     "coal": "dbb0db57e53f42949d9fb290558967c384fc8bccdb533b85ad9a893065e14261",
+    "gnp": "1e4300a510fe73837f3da6a6ba57fe5828955870188d05a43c3ac1e3f906ec4a",
 }
 
 
@@ -109,8 +111,11 @@ def test_the_mixture_is_that_of_posteriordb():
 
 @pytest.mark.parametrize(
     ("name", "column", "first", "last"),
-    [("nile", "year", 1871, 1970), ("earthquakes", "year", 1900, 2006)]
-    + [("discoveries", "year", 1860, 1959)],
+    [
+        ("nile", "year", 1871, 1970),
+        ("earthquakes", "year", 1900, 2006),
+        ("discoveries", "year", 1860, 1959),
+    ],
 )
 def test_yearly_series_have_no_gap(name, column, first, last):
     frame = datasets.LOADERS[name]().frame
@@ -133,3 +138,36 @@ def test_digits_and_iris_are_those_of_scikit_learn():
     np.testing.assert_array_equal(datasets.load_iris().y.cat.codes, iris.target)
     np.testing.assert_array_equal(datasets.load_digits().X, digits.data)
     np.testing.assert_array_equal(datasets.load_digits().y, digits.target)
+
+
+def test_quarters_have_no_gap():
+    frame = datasets.load_gnp().frame
+    quarters = pd.period_range("1951Q2", "1984Q4", freq="Q").to_timestamp()
+    np.testing.assert_array_equal(frame["quarter"], quarters)
+    assert np.isfinite(frame["growth"]).all()
+    # A recession is when the product falls.
+    growth = frame.groupby("recession")["growth"].mean()
+    assert growth[False] > 1.0 > 0.0 > growth[True]
+
+
+def test_the_casino_is_as_dishonest_as_it_says():
+    frame = datasets.make_casino(100_000, random_state=1).frame
+    loaded = (frame["die"] == "loaded").to_numpy()
+    rolls = frame["roll"].to_numpy()
+    # Within four standard errors of a share of n.
+    before, after = loaded[:-1], loaded[1:]
+    for share, expected, n in [
+        (after[~before].mean(), 0.05, (~before).sum()),
+        (after[before].mean(), 0.9, before.sum()),
+        ((rolls[loaded] == 6).mean(), 0.5, loaded.sum()),
+        ((rolls[~loaded] == 6).mean(), 1.0 / 6.0, (~loaded).sum()),
+    ]:
+        assert abs(share - expected) < 4.0 * np.sqrt(expected * (1.0 - expected) / n)
+    assert set(rolls) == {1, 2, 3, 4, 5, 6}
+
+
+def test_the_casino_is_the_same_again():
+    pd.testing.assert_frame_equal(datasets.make_casino(50).frame, datasets.make_casino(50).frame)
+    assert len(datasets.make_casino(1).frame) == 1
+    with pytest.raises(ValueError, match="n_rolls is 0; expected at least 1"):
+        datasets.make_casino(0)

@@ -1,0 +1,74 @@
+"""A table, with where it comes from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A table, and where it comes from.
+
+    Attributes
+    ----------
+    name : str
+        Its short name.
+    frame : pandas.DataFrame
+        All rows and columns; what is missing is NaN.
+    target : str or None
+        The column that is usually predicted.
+    description : str
+        What the rows and columns are, with units.
+    source : str
+        Who collected it, and where it was published.
+    licence : str
+        On what terms it may be used.
+    """
+
+    name: str
+    frame: pd.DataFrame
+    target: str | None
+    description: str
+    source: str
+    licence: str
+
+    @property
+    def X(self) -> pd.DataFrame:
+        """The columns but the target; shape (n, D)."""
+        return self.frame if self.target is None else self.frame.drop(columns=self.target)
+
+    @property
+    def y(self) -> pd.Series[Any]:
+        """The target; shape (n,).
+
+        Raises
+        ------
+        ValueError
+            If the data set has no target.
+        """
+        if self.target is None:
+            raise ValueError(
+                f"Dataset.y: {self.name} has no target; choose one of the columns "
+                f"{list(self.frame.columns)}"
+            )
+        return self.frame[self.target]
+
+    def __repr__(self) -> str:
+        rows, columns = self.frame.shape
+        return f"Dataset({self.name!r}, {rows} rows x {columns} columns, target={self.target!r})"
+
+
+def read_table(name: str, index_col: int | None = None) -> pd.DataFrame:
+    """Read one of the files of this folder; "NA" is missing, and nothing else is."""
+    import pandas as pd
+
+    return pd.read_csv(
+        FOLDER / f"{name}.csv", index_col=index_col, na_values=["NA"], keep_default_na=False
+    )
