@@ -113,6 +113,10 @@ def filter_steps(start: Array, transition: Array, emissions: Emissions) -> Array
     start : (K,)
     transition : (K, K)
     emissions : Emissions
+
+    Notes
+    -----
+    NaN from where the steps of a sequence are impossible.
     """
     layout = emissions.layout
     scaled, _ = emissions.scaled()
@@ -123,7 +127,8 @@ def filter_steps(start: Array, transition: Array, emissions: Emissions) -> Array
     for number in _unsafe(scale, largest, layout):
         columns, logs = emissions.of_sequence(number)
         forward = _forward_in_logs(start, transition, logs)
-        filtered[:, columns] = np.exp(forward - _logsumexp(forward, 1)[:, None]).T
+        with np.errstate(invalid="ignore"):  # no state is possible
+            filtered[:, columns] = np.exp(forward - _logsumexp(forward, 1)[:, None]).T
     by_row = np.empty(filtered.shape[::-1])
     by_row[layout.rows] = filtered.T
     return by_row
@@ -181,6 +186,31 @@ def smooth(
         start=marginals[:, firsts].sum(axis=1),
         transitions=_pairs(filtered, ahead, layout) * transition + sum(redone),
     )
+
+
+def smooth_by_hmmlearn(
+    start: Array, transition: Array, emissions: Emissions, weights: Array | None = None
+) -> Smoothed:
+    """Return :func:`smooth` by hmmlearn's recursions in C++, sequence by sequence."""
+    from hmmlearn import _hmmc
+
+    layout = emissions.layout
+    evidence = np.empty(layout.n_sequences)
+    marginals = np.empty_like(emissions.logs)
+    first, moves = np.zeros_like(start), np.zeros_like(transition)
+    for number in range(layout.n_sequences):
+        columns, logs = emissions.of_sequence(number)
+        logs = np.ascontiguousarray(logs.T)
+        evidence[number], forward = _hmmc.forward_log(start, transition, logs)
+        backward = _hmmc.backward_log(start, transition, logs)
+        shares = np.exp(forward + backward - evidence[number])
+        weight = 1.0 if weights is None else weights[number]
+        marginals[:, columns] = weight * shares.T
+        first += weight * shares[0]
+        if len(logs) > 1:
+            log_moves = _hmmc.compute_log_xi_sum(forward, transition, backward, logs)
+            moves += weight * np.exp(log_moves)
+    return Smoothed(evidence, marginals, first, moves)
 
 
 def _evidence(scale: Array, top: Array, layout: Layout) -> Array:

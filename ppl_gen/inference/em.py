@@ -114,9 +114,10 @@ class EM(InferenceMethod):
         How the starts are made: k-means++ and Lloyd's steps, or a random assignment.
     batch_size : int or None
         Rows (or sequences) of a minibatch, for stepwise EM; None uses all rows at each step.
-    engine : {"auto", "numpy", "jax"}
+    engine : {"auto", "numpy", "jax"}, or the name of a peer
         Where the E-step runs: NumPy in threads over row chunks, which compiles nothing, on a
-        CPU; JAX on a GPU.
+        CPU; JAX on a GPU; or another library, where the model has it as one of its peers, as
+        hidden Markov models have "hmmlearn".
 
     Notes
     -----
@@ -165,8 +166,6 @@ class EM(InferenceMethod):
             raise ValueError(f"EM: tol is {self.tol!r}; it must be at least 0")
         if self.init not in ("kmeans", "random"):
             raise ValueError(f"EM: init is {self.init!r}; expected 'kmeans' or 'random'")
-        if self.engine not in ("auto", "numpy", "jax"):
-            raise ValueError(f"EM: engine is {self.engine!r}; expected 'auto', 'numpy' or 'jax'")
 
     def fit(
         self,
@@ -205,8 +204,7 @@ class EM(InferenceMethod):
         best: _Run | None = None
         objectives: list[float] = []
         interrupted, n_revived, n_init = False, 0, 1 if start is not None else self.n_init
-        engine = self.engine if self.engine != "auto" else "numpy" if device == "cpu" else "jax"
-        evaluator = _numpy_evaluator if engine == "numpy" else _jax_evaluator
+        evaluator = self._evaluator(problem, device)
         with evaluator(problem, data, device, self.batch_size) as evaluate:
             for _ in range(n_init):
                 run = _Run(problem, data, evaluate, rng, self, progress)
@@ -245,6 +243,17 @@ class EM(InferenceMethod):
             interrupted=interrupted,
             n_revived=n_revived,
         )
+
+    def _evaluator(self, problem: EMProblem, device: str) -> Any:
+        """Return the context in which the E-step runs."""
+        engine = self.engine if self.engine != "auto" else "numpy" if device == "cpu" else "jax"
+        peers = getattr(problem, "peers", {})
+        if engine in peers:
+            return functools.partial(_numpy_evaluator, e_step=peers[engine])
+        if engine not in ("numpy", "jax"):
+            known = ", ".join(map(repr, ["auto", "numpy", "jax", *peers]))
+            raise ValueError(f"EM: engine is {self.engine!r}; this model has {known}")
+        return _numpy_evaluator if engine == "numpy" else _jax_evaluator
 
 
 Evaluate = Callable[[Parameters, Any], tuple[Statistics, float]]
@@ -365,15 +374,18 @@ def _check_finite(log_likelihood: float, n_iter: int) -> None:
 
 
 @contextmanager
-def _numpy_evaluator(problem: EMProblem, data: Data, device: str, batch_size: int | None) -> Any:
+def _numpy_evaluator(
+    problem: EMProblem, data: Data, device: str, batch_size: int | None, e_step: Any = None
+) -> Any:
     """Sum the E-step over row chunks, on every core."""
+    e_step = problem.e_step if e_step is None else e_step
 
     def evaluate_with(mapped: Any) -> Evaluate:
         def evaluate(parameters: Parameters, rows: Any) -> tuple[Statistics, float]:
             if isinstance(rows, slice):
-                parts = mapped(lambda chunk: problem.e_step(parameters, data[chunk]))
+                parts = mapped(lambda chunk: e_step(parameters, data[chunk]))
                 return _sum_parts(parts)
-            statistics, log_likelihood = problem.e_step(parameters, data[rows])
+            statistics, log_likelihood = e_step(parameters, data[rows])
             return statistics, float(log_likelihood)
 
         return evaluate

@@ -4,23 +4,29 @@
 """
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from ppl_gen.algorithms.hidden_markov import Emissions, log_evidence, smooth
+from ppl_gen.algorithms.hidden_markov import (
+    Emissions,
+    Smoothed,
+    log_evidence,
+    smooth,
+    smooth_by_hmmlearn,
+)
 from ppl_gen.algorithms.hidden_markov_paths import draw_paths
 from ppl_gen.algorithms.kmeans import kmeans, nearest
-from ppl_gen.algorithms.row_chunks import map_rows
-from ppl_gen.algorithms.side_by_side import Layout, lay_out
 from ppl_gen.algorithms.trees import tree_map, tree_sum
 from ppl_gen.engines.random_source import NumPyRandom
 from ppl_gen.families import Family, MixtureFamily, Parameters, Statistics
 from ppl_gen.language import Program
 from ppl_gen.sequences import Padded, Sequences
 from ppl_gen.structures.hidden_markov_program import chain_program
+from ppl_gen.structures.laid_out import Side
 from ppl_gen.structures.latent_class import DEAD_COUNT, class_means, with_holes
 
 Array = Any
@@ -111,7 +117,7 @@ class HiddenMarkov:
 
     def emissions(self, parameters: Parameters, sequences: Sequences) -> Emissions:
         """Log densities of all steps under each state."""
-        return _Side.of(sequences, self.n_states).emissions(self.family, parameters["family"])
+        return Side.of(sequences, self.n_states).emissions(self.family, parameters["family"])
 
     def log_evidence(self, parameters: Parameters, sequences: Sequences) -> Array:
         """Log density of each sequence, in nats: (n,)."""
@@ -157,6 +163,20 @@ class HiddenMarkov:
             "family": family
         }
 
+    def initialize_shapes(self) -> Parameters:
+        """Parameters of the right shapes, to be filled in."""
+        n_states, width = self.n_states, len(self.whole)
+        counts = {"start": np.ones(n_states), "transition": np.ones((n_states, n_states))}
+        each = np.concatenate([np.zeros((1, width)), np.eye(width)])  # their covariance is regular
+        rows = np.repeat(each, n_states, axis=0)
+        hot = _hot(np.arange(len(rows)) % n_states, n_states)
+        family = self.family.estimate(self.family.initial_statistics(rows, hot))
+        return {
+            "start": self._start(counts),
+            "transition": self._transition(counts),
+            "family": family,
+        }
+
     def _in_order_of_time(self, labels: Array, sequences: Sequences) -> Array:
         """Number clusters by when they come, as a chain that goes forward has its states."""
         first = np.repeat(sequences.ends - sequences.lengths, sequences.lengths)
@@ -165,13 +185,20 @@ class HiddenMarkov:
         order = np.argsort(np.bincount(labels, when, self.n_states) / count)
         return np.argsort(order)[labels]
 
-    def e_step(self, parameters: Parameters, data: Any) -> tuple[Statistics, Any]:
+    @property
+    def peers(self) -> dict[str, Any]:
+        """E-steps of other libraries, by the name that `EM` takes for its engine."""
+        return {"hmmlearn": functools.partial(self.e_step, smoother=smooth_by_hmmlearn)}
+
+    def e_step(
+        self, parameters: Parameters, data: Any, smoother: Callable[..., Smoothed] = smooth
+    ) -> tuple[Statistics, Any]:
         """Expected statistics and log likelihood; both add over sequences."""
         if isinstance(data, Padded):
             return self._e_step_on_device(parameters, data)
-        side = _Side.of(data, self.n_states)
+        side = Side.of(data, self.n_states)
         emissions = side.emissions(self.family, parameters["family"])
-        found = smooth(parameters["start"], parameters["transition"], emissions, data.weights)
+        found = smoother(parameters["start"], parameters["transition"], emissions, data.weights)
         impossible = np.flatnonzero(found.log_evidence == -np.inf)
         if len(impossible):
             raise ValueError(
@@ -441,46 +468,3 @@ def _log_prior(probabilities: Array, prior: Array) -> float:
     used = counts != 0.0
     with np.errstate(divide="ignore"):
         return float((counts[used] * np.log(probabilities[used])).sum())
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Side:
-    """Sequences in the order of a layout, kept with them from one EM step to the next."""
-
-    layout: Layout
-    values: Array
-    labels: Array | None
-
-    @classmethod
-    def of(cls, sequences: Sequences, n_states: int) -> "_Side":
-        kept: dict[int, _Side] = sequences.kept
-        if n_states not in kept:
-            layout = lay_out(sequences.lengths, n_states)
-            labels = None if sequences.labels is None else sequences.labels[layout.rows]
-            kept[n_states] = cls(layout, sequences.values[layout.rows], labels)
-        return kept[n_states]
-
-    def emissions(self, family: Family, parameters: Parameters) -> Emissions:
-        """Log densities of all steps, in the order of the layout."""
-        logs: Array = None
-
-        def fill(columns: slice) -> Array:
-            log_prob = family.log_prob(parameters, self.values[columns])
-            if self.labels is not None:
-                known = self.labels[columns, None]
-                other = (known >= 0) & (known != np.arange(log_prob.shape[1]))
-                log_prob = np.where(other, -np.inf, log_prob)
-            return log_prob.T
-
-        parts = map_rows(fill, len(self.values))
-        logs = np.concatenate(parts, axis=1)
-        return Emissions(self.layout, logs)
-
-    def statistics(self, family: Family, parameters: Parameters, marginals: Array) -> Statistics:
-        """Statistics of the family, given marginals (K, N) in the order of the layout."""
-
-        def count(columns: slice) -> Statistics:
-            return family.statistics(parameters, self.values[columns], marginals[:, columns].T)
-
-        total: Statistics = tree_sum(map_rows(count, len(self.values)))
-        return total

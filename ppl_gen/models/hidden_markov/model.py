@@ -1,7 +1,6 @@
 """The hidden Markov model as an estimator."""
 
 import dataclasses
-import math
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -19,6 +18,12 @@ from ppl_gen.families import (
 )
 from ppl_gen.inference.base import InferenceMethod
 from ppl_gen.inference.em import EM
+from ppl_gen.models.hidden_markov.hmmlearn_bridge import (
+    adopt,
+    attributes_of,
+    settings_of,
+    to_peer,
+)
 from ppl_gen.models.hidden_markov.names import (
     LETTERS,
     from_names,
@@ -193,7 +198,6 @@ class HiddenMarkovModel(StateModel):
             )
         structure = self._structure(sequences)
         given = self._given(structure, sequences)
-        self._labelled = sequences.labels is not None
         self._fit_structure(dataclasses.replace(structure, given=given), sequences, method)
         return self
 
@@ -216,9 +220,13 @@ class HiddenMarkovModel(StateModel):
                 )
 
     def _structure(self, sequences: Sequences) -> HiddenMarkov:
-        n_states = int(self.n_components)
-        family = self._family().bind(sequences.values, n_states)
+        family = self._family().bind(sequences.values, int(self.n_components))
         self._warn_constant(sequences.values, ~np.asarray(family.whole))
+        return self._chain(family)
+
+    def _chain(self, family: Family) -> HiddenMarkov:
+        """Return the structure of a bound family."""
+        n_states = int(self.n_components)
         square = (n_states, n_states)
         transition_prior = self._prior("transmat_prior", square)
         return HiddenMarkov(
@@ -288,13 +296,8 @@ class HiddenMarkovModel(StateModel):
         for letter in self._letters(family):
             if letter in self.init_params:
                 continue
-            name = LETTERS[letter]
-            if not hasattr(self, name):
-                raise ValueError(
-                    f"{self._who}.fit: init_params={self.init_params!r} leaves {name} as it is, "
-                    f"but there is none; set model.{name} before, or add {letter!r}"
-                )
-            named[name] = getattr(self, name)
+            if hasattr(self, LETTERS[letter]):  # as in hmmlearn, what is not set is initialised
+                named[LETTERS[letter]] = getattr(self, LETTERS[letter])
         return named
 
     def _given(self, structure: HiddenMarkov, sequences: Sequences) -> dict[str, Any]:
@@ -319,19 +322,26 @@ class HiddenMarkovModel(StateModel):
         who = f"{self._who}.fit"
         named = self._attributes(structure.family)
         if set(named) == {LETTERS[letter] for letter in self._letters(structure.family)}:
-            sequences = sequences[:1]  # for the shapes alone
-        how = getattr(self._resolved_method(), "init", "kmeans")
-        start = structure.initialize(sequences, rng, how)
+            start = structure.initialize_shapes()
+        else:
+            how = getattr(self._resolved_method(), "init", "kmeans")
+            start = structure.initialize(sequences, rng, how)
         start["family"] = from_names(structure.family, named, start["family"], who)
-        if "startprob_" in named:
-            shape: tuple[int, ...] = (structure.n_states,)
-            start["start"] = probabilities(named["startprob_"], shape, "startprob_", who)
-        if "transmat_" in named:
-            shape = (structure.n_states, structure.n_states)
-            start["transition"] = probabilities(named["transmat_"], shape, "transmat_", who)
-            if structure.allowed is not None and start["transition"][~structure.allowed].any():
-                raise ValueError(f"{who}: transmat_ has transitions that transmat_mask forbids")
-        return start
+        return start | self._chain_parameters(named, structure, who)
+
+    def _chain_parameters(
+        self, named: dict[str, Array], structure: HiddenMarkov, who: str
+    ) -> Parameters:
+        """Parameters of the chain that were set, checked."""
+        found = {}
+        for part, name in (("start", "startprob_"), ("transition", "transmat_")):
+            if name in named:
+                shape = (structure.n_states,) * (1 if part == "start" else 2)
+                found[part] = probabilities(named[name], shape, name, who)
+        closed = np.zeros(1, dtype=bool) if structure.allowed is None else ~structure.allowed
+        if closed.any() and "transition" in found and found["transition"][closed].any():
+            raise ValueError(f"{who}: transmat_ has transitions that transmat_mask forbids")
+        return found
 
     def _start(
         self, structure: HiddenMarkov, data: Sequences, rng: np.random.Generator
@@ -353,7 +363,7 @@ class HiddenMarkovModel(StateModel):
         return None
 
     def _exchangeable(self) -> str | None:
-        return "state" if self.structure_.is_exchangeable and not self._labelled else None
+        return "state" if self.structure_.is_exchangeable else None
 
     def _publish(self) -> None:
         self.startprob_ = self.parameters_["start"].mean(axis=0)
@@ -440,19 +450,45 @@ class HiddenMarkovModel(StateModel):
     def _arranged(self, values: Array, arrangement: Arrangement) -> Any:
         return arrangement.restore(self._table(values))
 
-    # -- choosing among models -----------------------------------------------------------------
+    # -- hmmlearn, and parameters alone ----------------------------------------------------------
 
-    def n_free_parameters(self) -> int:
-        """Count the free parameters, as AIC and BIC do."""
+    @classmethod
+    def from_hmmlearn(cls, peer: Any) -> Self:
+        """Return hmmlearn's model as ours, with its parameters.
+
+        Parameters
+        ----------
+        peer : GaussianHMM, GMMHMM, CategoricalHMM, PoissonHMM or MultinomialHMM
+            With parameters. Its priors of emissions, which are not those of a family here, stay
+            behind: they matter only to another fit.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from hmmlearn.hmm import PoissonHMM
+        >>> from ppl_gen import HiddenMarkovModel
+        >>> peer = PoissonHMM(2)
+        >>> peer.startprob_, peer.transmat_ = np.array([1.0, 0.0]), np.array([[0.9, 0.1], [0, 1]])
+        >>> peer.lambdas_ = np.array([[1.0], [9.0]])
+        >>> model = HiddenMarkovModel.from_hmmlearn(peer)
+        >>> model.predict([[0], [2], [8]]).tolist()
+        [0, 0, 1]
+        """
+        model = cls(**settings_of(peer))
+        adopt(model, attributes_of(peer), f"{cls.__name__}.from_hmmlearn")
+        return model
+
+    def to_hmmlearn(self) -> Any:
+        """Return the fitted model as hmmlearn's, for the emissions that both know.
+
+        After a Bayesian fit, at the means of the draws.
+        """
         check_is_fitted(self)
-        return self.structure_.n_free()
+        return to_peer(self)
 
-    def aic(self, X: Any, lengths: Any = None) -> float:
-        """Akaike's information criterion on X: the lower the better."""
-        return -2.0 * self.score(X, lengths=lengths) + 2.0 * self.n_free_parameters()
-
-    def bic(self, X: Any, lengths: Any = None) -> float:
-        """Schwarz's information criterion on X, with steps for observations, as hmmlearn."""
-        sequences, _ = self._read_checked(X, lengths, "bic")
-        steps = len(sequences.values)
-        return -2.0 * self.score(X, lengths=lengths) + math.log(steps) * self.n_free_parameters()
+    def __sklearn_is_fitted__(self) -> bool:
+        """Tell whether there are parameters; those set as attributes are taken, as in hmmlearn."""
+        if not hasattr(self, "parameters_") and hasattr(self, "startprob_"):
+            names = [name for name in LETTERS.values() if hasattr(self, name)]
+            adopt(self, {name: getattr(self, name) for name in names}, self._who)
+        return hasattr(self, "parameters_")

@@ -1,5 +1,6 @@
 """What is asked of a hidden Markov model about the states of sequences."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -145,3 +146,20 @@ class StateModel(SequenceModel):
         """Long-run share of time in each state under ``transmat_``: (K,)."""
         check_is_fitted(self)
         return stationary_distribution(self.transmat_)
+
+    # -- choosing among models -----------------------------------------------------------------
+
+    def n_free_parameters(self) -> int:
+        """Count the free parameters, as AIC and BIC do."""
+        check_is_fitted(self)
+        return self.structure_.n_free()
+
+    def aic(self, X: Any, lengths: Any = None) -> float:
+        """Akaike's information criterion on X: the lower the better."""
+        return -2.0 * self.score(X, lengths=lengths) + 2.0 * self.n_free_parameters()
+
+    def bic(self, X: Any, lengths: Any = None) -> float:
+        """Schwarz's information criterion on X, with steps for observations, as hmmlearn."""
+        sequences, _ = self._read_checked(X, lengths, "bic")
+        steps = len(sequences.values)
+        return -2.0 * self.score(X, lengths=lengths) + math.log(steps) * self.n_free_parameters()

@@ -1,0 +1,59 @@
+"""Rows of sequences in the order in which recursions over time take them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ppl_gen.algorithms.hidden_markov import Emissions
+from ppl_gen.algorithms.row_chunks import map_rows
+from ppl_gen.algorithms.side_by_side import Layout, lay_out
+from ppl_gen.algorithms.trees import tree_sum
+from ppl_gen.families import Family, Parameters, Statistics
+from ppl_gen.sequences import Sequences
+
+Array = Any
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """Sequences in the order of a layout, kept with them from one EM step to the next."""
+
+    layout: Layout
+    values: Array
+    labels: Array | None
+
+    @classmethod
+    def of(cls, sequences: Sequences, n_states: int) -> "Side":
+        """Lay sequences out, once for all steps of EM."""
+        kept: dict[int, Side] = sequences.kept
+        if n_states not in kept:
+            layout = lay_out(sequences.lengths, n_states)
+            labels = None if sequences.labels is None else sequences.labels[layout.rows]
+            kept[n_states] = cls(layout, sequences.values[layout.rows], labels)
+        return kept[n_states]
+
+    def emissions(self, family: Family, parameters: Parameters) -> Emissions:
+        """Log densities of all steps, in the order of the layout."""
+        logs: Array = None
+
+        def fill(columns: slice) -> Array:
+            log_prob = family.log_prob(parameters, self.values[columns])
+            if self.labels is not None:
+                known = self.labels[columns, None]
+                other = (known >= 0) & (known != np.arange(log_prob.shape[1]))
+                log_prob = np.where(other, -np.inf, log_prob)
+            return log_prob.T
+
+        parts = map_rows(fill, len(self.values))
+        logs = np.concatenate(parts, axis=1)
+        return Emissions(self.layout, logs)
+
+    def statistics(self, family: Family, parameters: Parameters, marginals: Array) -> Statistics:
+        """Statistics of the family, given marginals (K, N) in the order of the layout."""
+
+        def count(columns: slice) -> Statistics:
+            return family.statistics(parameters, self.values[columns], marginals[:, columns].T)
+
+        total: Statistics = tree_sum(map_rows(count, len(self.values)))
+        return total
