@@ -127,10 +127,10 @@ class BayesClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _check(self, X: Any, *, reset: bool) -> Any:
         """Check what concerns columns; the models check the rest."""
+        if getattr(self.model, "takes_sequences", False):
+            return _listed(X)
         if is_frame(X):
             X = with_categories(X)
-        elif isinstance(X, list | tuple) and len(X) and np.ndim(X[0]) > 1:
-            return X  # sequences
         elif getattr(X, "ndim", 2) != 3:
             X = validate_data(
                 self,
@@ -285,6 +285,19 @@ class BayesClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return tags
 
 
+def _listed(X: Any) -> Any:
+    """Read sequences, one a label: a list as it is, an array by its first axis."""
+    if isinstance(X, list | tuple) or np.ndim(X) > 2:
+        return X
+    items = [] if isinstance(X, str) or np.ndim(X) == 0 or is_frame(X) else list(X)
+    if not items or not (isinstance(items[0], str) or np.ndim(items[0])):
+        raise ValueError(
+            f"BayesClassifier: X is a {type(X).__name__} of what are no sequences; expected a list "
+            "of sequences, one a label"
+        )
+    return items
+
+
 def _labels(y: Any) -> Array:
     """Read labels of classes, all of them known: (n,)."""
     # NumPy reads a list of strings and NaN as strings, "nan" among them.
@@ -303,6 +316,8 @@ def _labels(y: Any) -> Array:
 
 def _with_all_codes(model: Any, X: Any) -> Any:
     """Return the model with the numbers of categories that all rows have, where none are set."""
+    if hasattr(model, "with_states_of"):
+        return model.with_states_of(X)
     family = getattr(model, "family", None)
     families = family if isinstance(family, dict) else {None: family}
     if not any(_counts_codes(part) for part in families.values()):

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
@@ -21,6 +21,9 @@ class SequenceModel(GenerativeModel):
     rows (N, D) of all with their ``lengths``, as hmmlearn has them; what is said of every step
     goes back in the same arrangement.
     """
+
+    #: A classifier of such models takes a list of sequences, one a label.
+    takes_sequences: ClassVar[bool] = True
 
     def _read_sequences(
         self, X: Any, lengths: Any, *, reset: bool, method: str

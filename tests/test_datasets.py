@@ -24,6 +24,7 @@ SHAPES = {
     "discoveries": ((100, 2), None, 0),
     "coal": ((191, 1), None, 0),
     "gnp": ((135, 3), "recession", 2),
+    "ecclesiastes": ((222, 3), None, 0),
 }
 SHA256 = {
     "penguins": "f204db2c753b0937caac3cb35258562c14f073e4bbc76be24b4c51ce22767a93",
@@ -35,6 +36,7 @@ SHA256 = {
     "discoveries": "a5bc67773270853de5d5418f9712e06242126c90347d402611258eddcc74bdcb",
     "coal": "dbb0db57e53f42949d9fb290558967c384fc8bccdb533b85ad9a893065e14261",
     "gnp": "1e4300a510fe73837f3da6a6ba57fe5828955870188d05a43c3ac1e3f906ec4a",
+    "ecclesiastes": "a81b53a45075a67e6afba4c9c8d49c0fd6bbceeefcef40568811cbd0c78aa563",
 }
 
 

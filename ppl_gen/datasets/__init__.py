@@ -23,6 +23,7 @@ from ppl_gen.datasets.tables import (
     load_low_dim_gauss_mix,
     load_penguins,
 )
+from ppl_gen.datasets.text import load_ecclesiastes
 
 __all__ = [
     "FOLDER",
@@ -32,6 +33,7 @@ __all__ = [
     "load_digits",
     "load_discoveries",
     "load_earthquakes",
+    "load_ecclesiastes",
     "load_eight_schools",
     "load_faithful",
     "load_gnp",
@@ -55,4 +57,5 @@ LOADERS: dict[str, Callable[[], Dataset]] = {
     "discoveries": load_discoveries,
     "coal": load_coal,
     "gnp": load_gnp,
+    "ecclesiastes": load_ecclesiastes,
 }

@@ -44,7 +44,8 @@ class MarkovChain(LongRun, SequenceModel):
     smoothing : {None, "jelinek-mercer", "kneser-ney"}
         None estimates every context by itself. The others interpolate with shorter contexts, down
         to the uniform distribution, and leave the prior aside: linearly, with weights found by
-        deleted interpolation; or with absolute discounts and continuation counts. By EM only.
+        deleted interpolation; or with absolute discounts and counts of different contexts, which
+        is for text, and says little where every state follows every other. By EM only.
     states : sequence or None
         All states that may occur, in their order; by default those of the sequences fitted,
         sorted.
