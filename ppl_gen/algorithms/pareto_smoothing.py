@@ -112,27 +112,91 @@ def pareto_k(log_weights: ArrayLike) -> float:
     >>> bool(pareto_k(-(x**2) / 2 + x**2 / (2 * 0.5**2)) > 0.5)
     True
     """
-    log_w = np.asarray(log_weights, dtype=np.float64)
-    if log_w.ndim != 1 or len(log_w) < 25:
-        raise ValueError(
-            f"pareto_k: log_weights must have shape (n,) with n >= 25, got {log_w.shape}; "
-            "take more draws"
-        )
-    if np.any(np.isnan(log_w)) or np.any(log_w == np.inf):
-        raise ValueError(
-            "pareto_k: log_weights must be finite or minus infinity, got NaN or plus infinity; "
-            "find the draw whose density is not a number"
-        )
-    log_w = np.sort(log_w - log_w.max())
+    log_w = _checked(log_weights, "pareto_k")
+    tail = _tail(np.sort(log_w - log_w.max()))
+    return tail if isinstance(tail, float) else generalized_pareto_fit(tail[1])[0]
+
+
+def _tail(log_w: NDArray[np.float64]) -> float | tuple[float, NDArray[np.float64]]:
+    """Threshold of the tail of sorted log weights, the largest 0, and the weights' excess over it.
+
+    Where there is no tail to fit, what stands for its k: minus infinity if all weights are equal,
+    infinity if too few differ.
+    """
     if log_w[0] > -_ROUNDING:
         return -math.inf
     n = len(log_w)
     n_tail = math.ceil(min(n / 5.0, 3.0 * math.sqrt(n)))
     tiny = math.log(np.finfo(np.float64).tiny)
     threshold = max(float(log_w[-n_tail - 1]), tiny)
-    tail = log_w[log_w > threshold]
-    exceedances: NDArray[np.float64] = np.exp(tail) - math.exp(threshold)
+    exceedances: NDArray[np.float64] = np.exp(log_w[log_w > threshold]) - math.exp(threshold)
     exceedances = exceedances[exceedances > 0]
-    if len(exceedances) < 5:
-        return math.inf
-    return generalized_pareto_fit(exceedances)[0]
+    return math.inf if len(exceedances) < 5 else (threshold, exceedances)
+
+
+def smoothed_log_weights(log_weights: ArrayLike) -> tuple[NDArray[np.float64], float]:
+    r"""Importance weights with their tail smoothed, as logarithms that are normalised, and k.
+
+    The largest weights are replaced by the expected order statistics of the generalised Pareto
+    distribution fitted to them, and cut off at the largest of the weights as they were [1]_
+    (section 2, algorithm 1).
+
+    Parameters
+    ----------
+    log_weights : array_like, shape (n,)
+        As :func:`pareto_k` takes them.
+
+    Returns
+    -------
+    log_weights : (n,) array
+        In the order given; their exponentials sum to one. Unchanged but for the sum where
+        there is no tail to fit.
+    k : float
+        Of the weights as they were: see :func:`pareto_k`.
+
+    Raises
+    ------
+    ValueError
+        As :func:`pareto_k`.
+
+    References
+    ----------
+    .. [1] Vehtari, A. et al. (2024). Pareto smoothed importance sampling. JMLR 25(72), 1-58.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> raw = np.random.default_rng(0).standard_normal(1000)
+    >>> smoothed, k = smoothed_log_weights(raw)
+    >>> round(float(np.exp(smoothed).sum()), 12), k < 0.7
+    (1.0, True)
+    """
+    log_w = _checked(log_weights, "smoothed_log_weights")
+    log_w = log_w - log_w.max()
+    order = np.argsort(log_w)
+    tail = _tail(log_w[order])
+    k = tail if isinstance(tail, float) else math.nan
+    if not isinstance(tail, float):
+        threshold, exceedances = tail
+        k, sigma = generalized_pareto_fit(exceedances)
+        n_tail = len(exceedances)
+        survival = 1.0 - (np.arange(n_tail) + 0.5) / n_tail
+        quantiles = sigma * np.expm1(-k * np.log(survival)) / k if k else -sigma * np.log(survival)
+        # The largest weight is 1 in this scale.
+        log_w[order[-n_tail:]] = np.minimum(np.log(quantiles + math.exp(threshold)), 0.0)
+    return log_w - np.logaddexp.reduce(log_w), k
+
+
+def _checked(log_weights: ArrayLike, who: str) -> NDArray[np.float64]:
+    log_w = np.asarray(log_weights, dtype=np.float64)
+    if log_w.ndim != 1 or len(log_w) < 25:
+        raise ValueError(
+            f"{who}: log_weights must have shape (n,) with n >= 25, got {log_w.shape}; "
+            "take more draws"
+        )
+    if np.any(np.isnan(log_w)) or np.any(log_w == np.inf):
+        raise ValueError(
+            f"{who}: log_weights must be finite or minus infinity, got NaN or plus infinity; "
+            "find the draw whose density is not a number"
+        )
+    return log_w

@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ppl_gen.algorithms.pareto_smoothing import generalized_pareto_fit, pareto_k
+from ppl_gen.algorithms.pareto_smoothing import (
+    generalized_pareto_fit,
+    pareto_k,
+    smoothed_log_weights,
+)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -65,3 +69,43 @@ def test_bad_weights_are_refused(bad):
 def test_bad_exceedances_are_refused(bad):
     with pytest.raises(ValueError, match="exceedances"):
         generalized_pareto_fit(bad)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("scale", [0.2, 1.0, 5.0])
+@pytest.mark.parametrize("n", [30, 100, 1000, 4001])
+def test_smoothed_weights_are_arvizs(n, scale, seed):
+    from arviz import psislw
+
+    log_weights = scale * np.random.default_rng(seed).standard_normal(n)
+    theirs, k = psislw(log_weights.copy())
+    ours, shape = smoothed_log_weights(log_weights)
+    # As above: the same formulas, summed in another order.
+    np.testing.assert_allclose(ours, theirs, atol=1e-7)
+    assert shape == pytest.approx(float(k), abs=1e-8)
+    assert np.exp(ours).sum() == pytest.approx(1.0, abs=1e-12)
+
+
+def test_weights_without_a_tail_stay():
+    equal, k = smoothed_log_weights(np.full(100, -3.0))
+    np.testing.assert_allclose(equal, -np.log(100.0), rtol=1e-12)
+    assert k == -math.inf
+    one = np.full(100, -5000.0)
+    one[3] = 0.0
+    weights, k = smoothed_log_weights(one)
+    assert k == math.inf
+    assert np.exp(weights[3]) == pytest.approx(1.0, abs=1e-12)
+
+
+def test_smoothing_keeps_the_order_and_impossible_draws():
+    log_weights = 3.0 * np.random.default_rng(0).standard_normal(1000)
+    log_weights[:100] = -np.inf
+    smoothed, _ = smoothed_log_weights(log_weights)
+    np.testing.assert_array_equal(np.argsort(smoothed[100:]), np.argsort(log_weights[100:]))
+    assert (smoothed[:100] == -np.inf).all()
+
+
+@pytest.mark.parametrize("bad", [np.zeros((5, 50)), np.zeros(10), [np.nan] * 50, [np.inf] * 50])
+def test_bad_weights_are_not_smoothed(bad):
+    with pytest.raises(ValueError, match="smoothed_log_weights: log_weights"):
+        smoothed_log_weights(bad)
