@@ -217,6 +217,59 @@ class TestPoint:
         np.testing.assert_allclose(found[0, 0], stats.norm.logpdf(X, 0.65, 1.0), rtol=1e-12)
 
 
+@program
+def walk(x=None, axis="time"):
+    scale = sample("scale", dist.HalfNormal(1.0))
+    with plate(axis, 5):
+        sample("x", dist.Normal(0.0, scale), obs=x)
+
+
+class TestObservationsThatDepend:
+    def test_the_only_observation_cannot_be_left_out(self):
+        posterior = raw()
+        posterior.kwargs = {"x": X[:1], "n": 1}
+        with pytest.raises(ValueError, match=r"x has one observation.*leave_future_out.*hold out"):
+            posterior.loo()
+
+    @pytest.mark.parametrize("axis", ["time", "row"])
+    def test_steps_of_a_series_are_not_left_out(self, axis):
+        posterior = Posterior(
+            {"scale": np.random.default_rng(0).gamma(50.0, 0.02, size=(1, 500))},
+            method="svi",
+            engine="numpyro",
+            model=walk,
+            kwargs={"x": X, "axis": axis},
+        )
+        if axis == "row":
+            assert posterior.loo().n_data_points == len(X)
+        else:
+            with pytest.raises(ValueError, match=r"x has an observation a step.*leave_future_out"):
+                posterior.loo()
+
+    def test_whole_sequences_are_left_out(self):
+        """The terms of LOO are those of sequences, and one sequence is refused."""
+        rng = np.random.default_rng(0)
+        x = rng.normal(size=(60, 1)) + 4.0 * rng.integers(2, size=(60, 1))
+        model = ppl_gen.HiddenMarkovModel(2, random_state=0)
+        for lengths in ([10] * 6, [60]):
+            fit = model.fit(x, lengths=lengths)
+            draws = {k: np.repeat(v, 40, axis=1) for k, v in fit.posterior_.draws.items()}
+            spread = rng.normal(scale=0.1, size=draws["mean_whitened"].shape)
+            draws["mean_whitened"] = draws["mean_whitened"] + spread
+            posterior = Posterior(
+                draws,
+                method="svi",
+                engine="numpyro",
+                model=fit.program(),
+                kwargs=fit.posterior_.kwargs,
+            )
+            if len(lengths) == 1:
+                with pytest.raises(ValueError, match="x has one observation"):
+                    posterior.loo()
+            else:
+                assert posterior.loo().n_data_points == len(lengths)
+
+
 class TestLabels:
     def test_verdict_and_summary_are_taken_after_relabelling(self, two_normals_posterior):
         posterior = two_normals_posterior

@@ -284,18 +284,18 @@ class Posterior:
 
         Returns
         -------
-        arviz.ELPDData
-            What ``az.compare`` takes.
+        arviz.ELPDData, which ``az.compare`` takes
 
         Raises
         ------
         ValueError
-            For a point estimate, and for several observed sites without `var_name`.
+            For a point estimate; for several observed sites without `var_name`; for one
+            observation, as a single sequence is; and for observations along an axis ``time``.
 
         References
         ----------
-        Vehtari, A., Gelman, A. and Gabry, J. (2017). Practical Bayesian model evaluation using
-        leave-one-out cross-validation and WAIC. Statistics and Computing 27.
+        Vehtari, Gelman and Gabry (2017). Practical Bayesian model evaluation using leave-one-out
+        cross-validation and WAIC. Statistics and Computing 27.
         """
         return tables.loo(self, var_name)
 

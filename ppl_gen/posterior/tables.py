@@ -108,7 +108,30 @@ def loo(posterior: Posterior, var_name: str | None) -> Any:
         raise ValueError(
             f"Posterior.loo: {name!r} is not observed; expected one of {', '.join(values)}"
         )
+    _refuse_dependent(posterior, name, values[name])
     return arviz_bridge.loo(posterior.idata, var_name=name, reff=_relative_efficiency(posterior))
+
+
+def _refuse_dependent(posterior: Posterior, name: str, log_likelihood: NDArray[Any]) -> None:
+    """Refuse observations that LOO cannot leave out: the only one, and the steps of a series."""
+    advice = (
+        "for one series, use leave_future_out of ppl_gen.evaluate.model_choice, which predicts "
+        "each step from those before it; for several, hold out whole sequences"
+    )
+    if log_likelihood[0, 0].size == 1:
+        raise ValueError(
+            f"Posterior.loo: {name} has one observation, and without it there are no data to learn "
+            "from; expected two or more. A sequence is one observation, since its steps depend on "
+            f"one another: {advice}"
+        )
+    axes = axes_of_arrays({name: log_likelihood}, axes_of_sites(posterior.sites), skip=2)[name]
+    if "time" in axes:
+        raise ValueError(
+            f"Posterior.loo: {name} has an observation a step along the axis 'time'. Steps depend "
+            "on those before them, so that the others tell of the one left out what no forecast "
+            f"knows; expected observations that do not: {advice}. If they are independent given "
+            "the parameters, give the axis another name"
+        )
 
 
 def _relative_efficiency(posterior: Posterior) -> float:
