@@ -1,23 +1,25 @@
-"""Hidden Markov models on NumPy: filter, smoother, Viterbi, draws of paths, of many sequences.
+"""Hidden Markov models on NumPy: filter and smoother, of many sequences and of long ones.
 
-Everything works on log densities of the observations under each state, ``log_emission``, and
-knows no family. The recursions run on probabilities scaled at every step (Rabiner, Proc. IEEE
-77, 1989, section V.A), with each step's emissions divided by their largest, and on all sequences
-side by side (`side_by_side`). Long sequences are cut: the product of the transfer matrices
-``diag(b_t) A`` of every piece is found for all pieces at once, one short recursion hands the
-state on from piece to piece, and all pieces are then run at once from where they start (Sarkka &
-Garcia-Fernandez, IEEE TAC 66, 2021, with blocks in place of a tree).
+Everything works on log densities of the observations under each state and knows no family. The
+recursions run on probabilities that are scaled as they go (Rabiner, Proc. IEEE 77, 1989, section
+V.A), with each step's emissions divided by their largest, and on all sequences side by side
+(`side_by_side`). Long sequences are cut: the product of the transfer matrices ``diag(b_t) A`` of
+every piece is found for all pieces at once, one short recursion hands the state on from piece to
+piece, and all pieces are then run at once from where they start (Sarkka & Garcia-Fernandez, IEEE
+TAC 66, 2021, with blocks in place of a tree).
 
 Scaling loses paths below the smallest double. Where one could matter, it is seen (`_unsafe`),
 and the sequence is done again in logarithms.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
+from ppl_gen.algorithms.row_chunks import map_rows
 from ppl_gen.algorithms.side_by_side import Layout, lay_out
 
 Array = Any
@@ -25,7 +27,9 @@ Array = Any
 TINY = np.finfo(np.float64).tiny
 #: Posterior odds of all lost paths together that would still be harmless.
 HARMLESS = 1e-20
-#: Steps of a piece between scalings of its transfer matrix.
+#: Difference of posterior probabilities between two pieces that rounding explains.
+AGREEMENT = 1e-10
+#: Steps between scalings, where every state may follow every other: no share falls far in so few.
 STRIDE = 8
 
 
@@ -36,30 +40,53 @@ class Emissions:
     Attributes
     ----------
     layout : Layout
-    logs : (K, N)
-        In the order of the layout's columns; -inf where a state is excluded.
+    log_prob : callable
+        From a slice, or the numbers, of columns of the layout to log densities (n, K) under each
+        state; -inf where a state is excluded.
+    n_states : int
     """
 
     layout: Layout
-    logs: Array
+    log_prob: Callable[[Any], Array]
+    n_states: int
 
     @classmethod
     def of(cls, log_emission: Array, lengths: Array) -> "Emissions":
         """Lay out log densities by row, (N, K), of sequences one after another."""
         layout = lay_out(lengths, log_emission.shape[1])
-        return cls(layout, np.ascontiguousarray(log_emission[layout.rows].T))
+        return cls.laid_out(layout, log_emission[layout.rows])
+
+    @classmethod
+    def laid_out(cls, layout: Layout, logs: Array) -> "Emissions":
+        """Take log densities (N, K) that are in the order of the layout already."""
+        return cls(layout, logs.__getitem__, logs.shape[1])
+
+    def logs(self) -> Array:
+        """All log densities, in the order of the layout: (N, K)."""
+        return np.concatenate(map_rows(self.log_prob, len(self.layout.rows)))
 
     def scaled(self) -> tuple[Array, Array]:
-        """Densities over the largest of each step, (K, N), and the logarithms of those, (N,)."""
-        top = self.logs.max(axis=0)
-        top[top == -np.inf] = 0.0
-        return np.exp(self.logs - top), top
+        """Densities over the largest of each step, (N, K), and the logarithms of those, (N,)."""
+        n_steps = len(self.layout.rows)
+        densities, largest = np.empty((n_steps, self.n_states)), np.empty(n_steps)
+
+        def fill(columns: slice) -> None:
+            logs = np.array(self.log_prob(columns).T, order="C")  # long rows are quick to scan
+            top = largest[columns]
+            np.maximum.reduce(logs, axis=0, out=top)
+            top[top == -np.inf] = 0.0
+            logs -= top
+            np.exp(logs, out=logs)
+            densities[columns] = logs.T
+
+        map_rows(fill, n_steps)
+        return densities, largest
 
     def of_sequence(self, number: int) -> tuple[Array, Array]:
-        """Columns of a sequence in the order of time, (T,), and its log densities, (K, T)."""
+        """Columns of a sequence in the order of time, (T,), and its log densities, (T, K)."""
         columns = np.flatnonzero(self.layout.column_sequence == number)
         columns = columns[np.argsort(self.layout.rows[columns])]
-        return columns, self.logs[:, columns]
+        return columns, self.log_prob(columns)
 
 
 @dataclass(eq=False)
@@ -70,7 +97,7 @@ class Smoothed:
     ----------
     log_evidence : (n,)
         Log density of each sequence, in nats.
-    marginals : (K, N)
+    marginals : (N, K)
         Posterior probability of each state, in the order of the layout's columns.
     start : (K,)
         Expected number of sequences that start in each state.
@@ -94,7 +121,7 @@ def log_evidence(start: Array, transition: Array, emissions: Emissions) -> Array
         Rows sum to one.
     emissions : Emissions
     """
-    if transition.min() < HARMLESS:  # a pass back says whether lost paths matter
+    if not _mixes(transition):  # a pass back says whether lost paths matter
         return smooth(start, transition, emissions).log_evidence
     scaled, top = emissions.scaled()
     entry, _ = _hand_on(start, transition, scaled, emissions.layout, backward=False)
@@ -105,8 +132,8 @@ def log_evidence(start: Array, transition: Array, emissions: Emissions) -> Array
     return evidence
 
 
-def filter_steps(start: Array, transition: Array, emissions: Emissions) -> Array:
-    """Probability of each state given the steps up to it, by row: (N, K).
+def log_filter_steps(start: Array, transition: Array, emissions: Emissions) -> Array:
+    """Log probability of each state given the steps up to it, by row: (N, K).
 
     Parameters
     ----------
@@ -118,20 +145,53 @@ def filter_steps(start: Array, transition: Array, emissions: Emissions) -> Array
     -----
     NaN from where the steps of a sequence are impossible.
     """
+    if not _mixes(transition):
+        return _log_filter_unscaled(start, transition, emissions)
     layout = emissions.layout
     scaled, _ = emissions.scaled()
-    entry, exit_ = _hand_on(start, transition, scaled, layout, backward=True)
+    entry, _ = _hand_on(start, transition, scaled, layout, backward=False)
     filtered, scale = _forward(transition, entry, scaled, layout)
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        largest = _backward(transition, exit_, scaled, filtered, scale, layout)[2]
-    for number in _unsafe(scale, largest, layout):
-        columns, logs = emissions.of_sequence(number)
-        forward = _forward_in_logs(start, transition, logs)
-        with np.errstate(invalid="ignore"):  # no state is possible
-            filtered[:, columns] = np.exp(forward - _logsumexp(forward, 1)[:, None]).T
-    by_row = np.empty(filtered.shape[::-1])
-    by_row[layout.rows] = filtered.T
+    with np.errstate(invalid="ignore", divide="ignore"):
+        logs = np.log(filtered) - np.log(filtered.sum(axis=1, keepdims=True))
+        for number in _unsafe(scale, None, layout):
+            columns, exact = emissions.of_sequence(number)
+            forward = _forward_in_logs(start, transition, exact)
+            logs[columns] = forward - _logsumexp(forward, 1)[:, None]
+    by_row = np.empty_like(logs)
+    by_row[layout.rows] = logs
     return by_row
+
+
+def _log_filter_unscaled(start: Array, transition: Array, emissions: Emissions) -> Array:
+    """Filter in logarithms, whatever falls away.
+
+    Where a state has few ways on, a share that is lost for now may be all that is left some
+    steps later, even if what comes after leaves nothing of it in the end: a pass back, as in
+    `smooth`, does not see it.
+    """
+    layout = emissions.layout.whole
+    by_row = np.empty((len(layout.rows), len(start)))
+    by_row[emissions.layout.rows] = emissions.logs()
+    logs, before = by_row[layout.rows], 0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        log_transition = np.log(transition)
+        for begin, end in pairwise(layout.starts):
+            now = logs[begin:end]
+            if begin == 0:
+                now += np.log(start)
+            else:
+                ways = logs[before : before + end - begin, :, None] + log_transition
+                now += np.logaddexp.reduce(ways, axis=1)
+            now -= np.logaddexp.reduce(now, axis=1, keepdims=True)
+            before = begin
+    by_row[layout.rows] = logs
+    return by_row
+
+
+def filter_steps(start: Array, transition: Array, emissions: Emissions) -> Array:
+    """Probability of each state given the steps up to it, by row: (N, K)."""
+    probabilities: Array = np.exp(log_filter_steps(start, transition, emissions))
+    return probabilities
 
 
 def forecast(now: Array, transition: Array, steps: int) -> Array:
@@ -166,24 +226,27 @@ def smooth(
     entry, exit_ = _hand_on(start, transition, scaled, layout, backward=True)
     filtered, scale = _forward(transition, entry, scaled, layout)
     evidence = _evidence(scale, top, layout)
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        marginals, ahead, largest = _backward(transition, exit_, scaled, filtered, scale, layout)
-    unsafe = _unsafe(scale, largest, layout)
+    marginals, largest = _backward(transition, exit_, scaled, filtered, scale, layout)
+    ahead = scaled  # the pass back leaves there what lies ahead
     redone = []
+    unsafe = _unsafe(scale, largest, layout)
+    if exit_ is not None:
+        joins = _unsafe_joins(transition, entry, exit_, filtered, ahead, layout)
+        unsafe = np.union1d(unsafe, joins)
     for number in unsafe:
         columns, logs = emissions.of_sequence(number)
-        evidence[number], marginals[:, columns], counts = _smooth_in_logs(start, transition, logs)
+        evidence[number], marginals[columns], counts = _smooth_in_logs(start, transition, logs)
         redone.append(counts if weights is None else counts * weights[number])
-        ahead[:, columns] = 0.0
+        ahead[columns] = filtered[columns] = 0.0
     if weights is not None:
-        by_column = weights[layout.column_sequence]
+        by_column = weights[layout.column_sequence][:, None]
         marginals *= by_column
         ahead *= by_column
     firsts = np.flatnonzero(layout.place == 0)
     return Smoothed(
         log_evidence=evidence,
         marginals=marginals,
-        start=marginals[:, firsts].sum(axis=1),
+        start=marginals[firsts].sum(axis=0),
         transitions=_pairs(filtered, ahead, layout) * transition + sum(redone),
     )
 
@@ -196,21 +259,35 @@ def smooth_by_hmmlearn(
 
     layout = emissions.layout
     evidence = np.empty(layout.n_sequences)
-    marginals = np.empty_like(emissions.logs)
+    marginals = np.empty((len(layout.rows), len(start)))
     first, moves = np.zeros_like(start), np.zeros_like(transition)
     for number in range(layout.n_sequences):
         columns, logs = emissions.of_sequence(number)
-        logs = np.ascontiguousarray(logs.T)
+        logs = np.ascontiguousarray(logs)
         evidence[number], forward = _hmmc.forward_log(start, transition, logs)
         backward = _hmmc.backward_log(start, transition, logs)
-        shares = np.exp(forward + backward - evidence[number])
         weight = 1.0 if weights is None else weights[number]
-        marginals[:, columns] = weight * shares.T
-        first += weight * shares[0]
+        shares = weight * np.exp(forward + backward - evidence[number])
+        marginals[columns] = shares
+        first += shares[0]
         if len(logs) > 1:
             log_moves = _hmmc.compute_log_xi_sum(forward, transition, backward, logs)
             moves += weight * np.exp(log_moves)
     return Smoothed(evidence, marginals, first, moves)
+
+
+# -- the two passes --------------------------------------------------------------------------------
+
+
+def _mixes(transition: Array) -> bool:
+    """Whether every state may follow every other, so that no share falls far in a few steps."""
+    return bool(transition.min() > HARMLESS)
+
+
+def _scaled_steps(transition: Array, n_steps: int) -> list[bool]:
+    """Which steps are scaled: those at the end of a stride."""
+    stride = STRIDE if _mixes(transition) else 1
+    return [step % stride == stride - 1 for step in range(n_steps)]
 
 
 def _evidence(scale: Array, top: Array, layout: Layout) -> Array:
@@ -220,21 +297,32 @@ def _evidence(scale: Array, top: Array, layout: Layout) -> Array:
 
 
 def _forward(transition: Array, entry: Array, scaled: Array, layout: Layout) -> tuple[Array, Array]:
-    """Filtered probabilities (K, N), and what each step scales by (N,), given entries (K, P)."""
-    filtered, scale = np.empty_like(scaled), np.empty(scaled.shape[1])
-    into = np.ascontiguousarray(transition.T)
-    starts, before = layout.starts, 0
-    for begin, end in pairwise(starts):
-        now, total = filtered[:, begin:end], scale[begin:end]
-        if begin == 0:
-            np.multiply(entry, scaled[:, :end], out=now)
+    """Filtered probabilities (N, K) up to a factor, given what enters the pieces (P, K).
+
+    They sum to one where a stride or a piece ends. What they were divided by there, (N,), is 1
+    at other steps.
+    """
+    filtered, scale = np.empty_like(scaled), np.ones(len(scaled))
+    every, ones = _scaled_steps(transition, len(layout.starts) - 1), np.ones(len(transition))
+    starts, widths = layout.starts, layout.widths.tolist()
+    before = np.empty(0)
+    for step, (begin, end) in enumerate(pairwise(starts)):
+        now = filtered[begin:end]
+        if step == 0:
+            np.multiply(entry, scaled[:end], out=now)
         else:
-            np.matmul(into, filtered[:, before : before + end - begin], out=now)
-            now *= scaled[:, begin:end]
-        np.add.reduce(now, axis=0, out=total)
-        # A sequence that has become impossible stays so, and gives no NaN.
-        now /= np.maximum(total, TINY)
-        before = begin
+            np.matmul(before[: end - begin], transition, out=now)
+            now *= scaled[begin:end]
+        if every[step]:
+            ending = slice(begin, end)
+        else:  # pieces that end here
+            ending = slice(begin + (widths[step + 1] if step + 1 < len(widths) else 0), end)
+        if ending.start < ending.stop:
+            total = filtered[ending] @ ones
+            scale[ending] = total
+            # A sequence that has become impossible stays so, and gives no NaN.
+            filtered[ending] /= np.maximum(total, TINY)[:, None]
+        before = now
     return filtered, scale
 
 
@@ -245,45 +333,51 @@ def _backward(
     filtered: Array,
     scale: Array,
     layout: Layout,
-) -> tuple[Array, Array, Array]:
-    """Marginals, what lies ahead of each step (in the place of `scaled`), largest message.
+) -> tuple[Array, Array | None]:
+    """Marginals (N, K), and the largest message of each step (N,), where it may be large.
 
-    ``ahead[:, t] = b_t beta_t / scale_t``, so that ``filtered[:, t - 1]' A ahead[:, t] = 1``.
+    In the place of `scaled` comes what lies ahead of each step, ``b_t beta_t / scale_t``, so that
+    ``filtered[t - 1] A ahead[t]' = 1``.
     """
     marginals = np.empty_like(scaled)
-    largest = np.empty(scaled.shape[1])
-    message = np.ones((len(transition), len(layout.lengths)))
-    if exit_ is not None:
-        message = exit_ / np.sum(exit_ * filtered[:, layout.last], axis=0)
-    starts = layout.starts
-    for step in range(len(starts) - 2, -1, -1):
-        begin, end = starts[step], starts[step + 1]
-        width = end - begin
-        if step + 2 < len(starts):
-            later = scaled[:, end : starts[step + 2]]
-            message[:, : later.shape[1]] = transition @ later
-        here = message[:, :width]
-        np.multiply(filtered[:, begin:end], here, out=marginals[:, begin:end])
-        np.maximum.reduce(here, axis=0, out=largest[begin:end])
-        ahead = scaled[:, begin:end]
-        ahead *= here
-        ahead /= scale[begin:end]
-    return marginals, scaled, largest
+    mixes = _mixes(transition)
+    largest = None if mixes else np.empty(len(scaled))
+    every, back = _scaled_steps(transition, len(layout.starts) - 1), transition.T.copy()
+    message = np.ones((len(layout.lengths), len(transition)))
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        if exit_ is not None:
+            message = exit_ / np.sum(exit_ * filtered[layout.last], axis=1, keepdims=True)
+        starts, n_later = layout.starts, 0
+        ahead = scaled[:0]
+        for step in range(len(starts) - 2, -1, -1):
+            begin, end = starts[step], starts[step + 1]
+            np.matmul(ahead, back, out=message[:n_later])
+            here, ahead = message[: end - begin], scaled[begin:end]
+            np.multiply(filtered[begin:end], here, out=marginals[begin:end])
+            if largest is not None:
+                np.maximum.reduce(here, axis=1, out=largest[begin:end])
+            ahead *= here
+            if every[step]:
+                ahead /= scale[begin:end, None]
+            elif end - begin > n_later:
+                ahead[n_later:] /= scale[begin + n_later : end, None]
+            n_later = end - begin
+    return marginals, largest
 
 
 def _pairs(filtered: Array, ahead: Array, layout: Layout) -> Array:
-    """Sum of ``filtered[:, t - 1] ahead[:, t]'`` over all steps that have one before: (K, K)."""
-    total = np.zeros((len(filtered), len(filtered)))
+    """Sum of ``filtered[t - 1]' ahead[t]`` over all steps that have one before: (K, K)."""
+    total = np.zeros((filtered.shape[1], filtered.shape[1]))
     starts = layout.starts
     for first, stop, width in layout.runs:
         begin, end = starts[first], starts[stop]
-        total += filtered[:, begin : end - width] @ ahead[:, begin + width : end].T
+        total += filtered[begin : end - width].T @ ahead[begin + width : end]
         if first > 0:
             before = starts[first - 1]
-            total += filtered[:, before : before + width] @ ahead[:, begin : begin + width].T
+            total += filtered[before : before + width].T @ ahead[begin : begin + width]
     if layout.is_cut:
-        pieces, before = layout.follows
-        total += filtered[:, layout.last[before]] @ ahead[:, pieces].T
+        pieces, previous = layout.follows
+        total += filtered[layout.last[previous]].T @ ahead[pieces]
     return total
 
 
@@ -294,14 +388,28 @@ def _unsafe(scale: Array, largest: Array | None, layout: Layout) -> Array:
     most ``TINY / scale`` of all paths; what comes later raises it by at most the largest
     backward message. The transition matrix alone bounds that message where it has no zeros.
     """
-    with np.errstate(over="ignore", divide="ignore"):
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
         lost = TINY / np.maximum(scale, TINY)
-    if largest is None:
-        bad = lost > HARMLESS**2
-    else:
-        with np.errstate(over="ignore", invalid="ignore"):
-            bad = ~(lost * largest < HARMLESS)
+        bad = lost > HARMLESS**2 if largest is None else ~(lost * largest < HARMLESS)
     return np.unique(layout.column_sequence[bad])
+
+
+def _unsafe_joins(
+    transition: Array, entry: Array, exit_: Array, filtered: Array, ahead: Array, layout: Layout
+) -> Array:
+    """Sequences whose pieces disagree about the posterior where one follows another.
+
+    Paths lost within a piece are seen by `_unsafe`, but those lost in its transfer matrix are
+    not. What a piece was entered and left with must be what its neighbours found themselves.
+    """
+    pieces, before = layout.follows
+    last = filtered[layout.last[before]]
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        message = exit_[before] / np.sum(exit_[before] * last, axis=1, keepdims=True)
+        entered = np.abs(entry[pieces] - last @ transition) * ahead[pieces]
+        left = np.abs(message - ahead[pieces] @ transition.T) * last
+        bad = ~((entered + left).sum(axis=1) < AGREEMENT)
+    return np.unique(layout.sequence[pieces[bad]])
 
 
 # -- from piece to piece ---------------------------------------------------------------------------
@@ -310,58 +418,58 @@ def _unsafe(scale: Array, largest: Array | None, layout: Layout) -> Array:
 def _hand_on(
     start: Array, transition: Array, scaled: Array, layout: Layout, *, backward: bool
 ) -> tuple[Array, Array | None]:
-    """Probabilities before the first step of each piece, messages after its last: (K, P)."""
-    entry = np.repeat(start[:, None], len(layout.lengths), axis=1)
+    """Probabilities before the first step of each piece, messages after its last: (P, K)."""
+    entry = np.repeat(start[None], len(layout.lengths), axis=0)
     if not layout.is_cut:
         return entry, None
-    transfer, chain = _transfers(transition, scaled, layout), layout.chain
-    into = np.ascontiguousarray(np.moveaxis(transfer, 2, 0)[chain.rows])  # (P, out, in)
-    ahead, starts = transition.T @ into, chain.starts
-    carried = np.repeat(start[None, :, None], starts[1], axis=0)
+    chain = layout.chain
+    through = _transfers(transition, scaled, layout)[chain.rows]  # (P, in, out)
+    onward, starts = through @ transition, chain.starts
+    carried = np.repeat(start[None, None], starts[1], axis=0)
     for begin, end in pairwise(starts):
-        entry[:, chain.rows[begin:end]] = carried[: end - begin, :, 0].T
-        carried = ahead[begin:end] @ carried[: end - begin]
-        carried /= np.maximum(carried.sum(axis=1, keepdims=True), TINY)
+        carried = carried[: end - begin]
+        entry[chain.rows[begin:end]] = carried[:, 0]
+        carried = carried @ onward[begin:end]
+        carried /= np.maximum(carried.sum(axis=2, keepdims=True), TINY)
     if not backward:
         return entry, None
-    behind = transition @ np.swapaxes(into, 1, 2)
+    behind = transition @ through
     exit_ = np.ones_like(entry)
     message = np.ones((starts[1], len(start), 1))
     for begin, end in zip(starts[-2::-1], starts[:0:-1], strict=True):
-        exit_[:, chain.rows[begin:end]] = message[: end - begin, :, 0].T
-        message[: end - begin] = behind[begin:end] @ message[: end - begin]
-        message /= np.maximum(message.max(axis=1, keepdims=True), TINY)
+        now = message[: end - begin]
+        exit_[chain.rows[begin:end]] = now[:, :, 0]
+        np.matmul(behind[begin:end], now, out=now)
+        now /= np.maximum(now.max(axis=1, keepdims=True), TINY)
     return entry, exit_
 
 
 def _transfers(transition: Array, scaled: Array, layout: Layout) -> Array:
-    """Products of ``diag(b_t) A'`` over each piece, each up to a factor: (K out, K in, P)."""
-    n_states, widths = len(transition), layout.widths
-    found = np.empty((n_states, n_states, int(widths[0])))
-    into = np.ascontiguousarray(transition.T)
-    now = np.eye(n_states)[:, :, None] * scaled[:, None, : widths[0]]
-    logs = np.zeros((n_states, int(widths[0])))
-    # Where every state can follow every other, no share falls far in a few steps.
-    stride = STRIDE if transition.min() > HARMLESS else 1
+    """Products of ``diag(b_t) A`` over each piece, each up to a factor: (P, K in, K out)."""
+    n_states, widths = len(transition), layout.widths.tolist()
+    n_pieces = widths[0]
+    # One row of states for each state that a piece may be entered in: the work of K sequences.
+    now = np.eye(n_states)[:, None, :] * scaled[None, :n_pieces]
+    logs = np.zeros((n_states, n_pieces))
+    every = _scaled_steps(transition, len(widths))
     for step in range(1, len(widths)):
-        begin, end = layout.starts[step], layout.starts[step + 1]
-        width = end - begin
-        if width < now.shape[2]:
-            found[:, :, width : now.shape[2]] = now[:, :, width:]
-            now = np.ascontiguousarray(now[:, :, :width])
-        now = (into @ now.reshape(n_states, -1)).reshape(now.shape)
-        now *= scaled[:, None, begin:end]
-        if step % stride == 0:
-            total = now.sum(axis=0)
-            now /= np.maximum(total, TINY)
+        width = widths[step]
+        active = now[:, :width]
+        if width == n_pieces:
+            now = (now.reshape(-1, n_states) @ transition).reshape(now.shape)
+            active = now
+        else:
+            active[...] = active @ transition
+        active *= scaled[layout.starts[step] : layout.starts[step + 1]]
+        if every[step]:
+            total = active.sum(axis=2)
+            active /= np.maximum(total, TINY)[:, :, None]
             with np.errstate(divide="ignore"):
                 logs[:, :width] += np.log(total)
-    found[:, :, : now.shape[2]] = now
-    largest = logs.max(axis=0)
-    shares: Array = np.exp(logs - np.where(largest > -np.inf, largest, 0.0))
-    found *= shares
-    found /= np.maximum(found.max(axis=(0, 1)), TINY)
-    return found
+    top = logs.max(axis=0)
+    now *= np.exp(logs - np.where(top > -np.inf, top, 0.0))[:, :, None]
+    now /= np.maximum(now.max(axis=(0, 2)), TINY)[:, None]
+    return np.ascontiguousarray(now.transpose(1, 0, 2))
 
 
 # -- in logarithms ---------------------------------------------------------------------------------
@@ -375,30 +483,29 @@ def _logsumexp(terms: Array, axis: int) -> Array:
 
 
 def _forward_in_logs(start: Array, transition: Array, logs: Array) -> Array:
-    """Log density of each state with the steps up to it: (K, T) -> (T, K)."""
+    """Log density of each state with the steps up to it: (T, K)."""
     with np.errstate(divide="ignore"):
         log_start, log_transition = np.log(start), np.log(transition)
-    forward = np.empty(logs.shape[::-1])
-    forward[0] = log_start + logs[:, 0]
+    forward = np.empty_like(logs)
+    forward[0] = log_start + logs[0]
     for t in range(1, len(forward)):
-        forward[t] = _logsumexp(forward[t - 1][:, None] + log_transition, 0) + logs[:, t]
+        forward[t] = _logsumexp(forward[t - 1][:, None] + log_transition, 0) + logs[t]
     return forward
 
 
 def _smooth_in_logs(start: Array, transition: Array, logs: Array) -> tuple[float, Array, Array]:
-    """Log evidence, marginals (K, T) and expected transitions of one sequence, without scaling."""
+    """Log evidence, marginals (T, K) and expected transitions of one sequence, without scaling."""
     with np.errstate(divide="ignore"):
         log_transition = np.log(transition)
-    n_states, n_steps = logs.shape
-    forward, message = _forward_in_logs(start, transition, logs), np.zeros((n_steps, n_states))
-    for t in range(n_steps - 1, 0, -1):
-        message[t - 1] = _logsumexp(log_transition + (logs[:, t] + message[t]), 1)
+    forward, message = _forward_in_logs(start, transition, logs), np.zeros_like(logs)
+    for t in range(len(logs) - 1, 0, -1):
+        message[t - 1] = _logsumexp(log_transition + (logs[t] + message[t]), 1)
     evidence = _logsumexp(forward[-1], 0)
     if evidence == -np.inf:
         return -np.inf, np.full_like(logs, np.nan), np.full_like(transition, np.nan)
     marginals = np.exp(forward + message - evidence)
     counts = np.zeros_like(transition)
-    for t in range(1, n_steps):
-        ahead = logs[:, t] + message[t] - evidence
+    for t in range(1, len(logs)):
+        ahead = logs[t] + message[t] - evidence
         counts += np.exp(forward[t - 1][:, None] + log_transition + ahead)
-    return float(evidence), marginals.T, counts
+    return float(evidence), marginals, counts

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ppl_gen.algorithms.hidden_markov import Emissions, filter_steps
-from ppl_gen.algorithms.side_by_side import Layout, lay_out
+from ppl_gen.algorithms.hidden_markov import Emissions, log_filter_steps
+from ppl_gen.algorithms.side_by_side import Layout
 
 Array = Any
 
@@ -42,7 +42,7 @@ def viterbi_in_logs(
     log_start: Array, log_transition: Array, emissions: Emissions
 ) -> tuple[Array, Array]:
     """Return :func:`viterbi` for log weights that need not be normalised."""
-    layout, logs = emissions.layout, emissions.logs
+    layout, logs = emissions.layout, np.ascontiguousarray(emissions.logs().T)
     entry = _hand_on(log_start, log_transition, logs, layout)
     best = _best_scores(log_transition, entry, logs, layout)
     path = np.empty(len(layout.rows), dtype=np.intp)
@@ -173,22 +173,20 @@ def draw_paths(
     (n_draws, N) array
         States by row.
     """
-    filtered = filter_steps(start, transition, emissions)
-    lengths = np.bincount(
-        emissions.layout.sequence, emissions.layout.lengths, emissions.layout.n_sequences
-    ).astype(np.intp)
-    layout = lay_out(lengths, len(start), cut=False)
-    share = np.ascontiguousarray(filtered[layout.rows])  # (N, K) by column
-    into = np.ascontiguousarray(transition.T)
+    layout = emissions.layout.whole
+    shares = log_filter_steps(start, transition, emissions)[layout.rows]  # (N, K) by column
+    with np.errstate(divide="ignore"):
+        into = np.ascontiguousarray(np.log(transition).T)
     paths = np.empty((n_draws, len(layout.rows)), dtype=np.intp)
     starts = layout.starts
     later: Array = None
     for step in range(len(starts) - 2, -1, -1):
         begin, end = starts[step], starts[step + 1]
-        weights = np.repeat(share[None, begin:end], n_draws, axis=0)
+        logs = np.repeat(shares[None, begin:end], n_draws, axis=0)
         if later is not None:
-            weights[:, : later.shape[1]] *= into[later]
-        total = np.cumsum(weights, axis=2)
+            logs[:, : later.shape[1]] += into[later]
+        with np.errstate(invalid="ignore"):  # of an impossible sequence, any path is as good
+            total = np.cumsum(np.exp(logs - logs.max(axis=2, keepdims=True)), axis=2)
         threshold = rng.random(total.shape[:2]) * total[:, :, -1]
         later = np.minimum((total <= threshold[:, :, None]).sum(axis=2), len(start) - 1)
         paths[:, layout.rows[begin:end]] = later

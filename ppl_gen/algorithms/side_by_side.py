@@ -53,6 +53,14 @@ class Layout:
         return bool(self.place.any())
 
     @cached_property
+    def whole(self) -> "Layout":
+        """Layout of the same sequences, none of them cut."""
+        if not self.is_cut:
+            return self
+        lengths = np.bincount(self.sequence, self.lengths, self.n_sequences)
+        return lay_out(lengths.astype(np.intp), 0, cut=False)
+
+    @cached_property
     def last(self) -> Array:
         """Column of the last step of each piece: (P,)."""
         return np.array(self.starts)[self.lengths - 1] + np.arange(len(self.lengths))

@@ -117,7 +117,8 @@ class HiddenMarkov:
 
     def emissions(self, parameters: Parameters, sequences: Sequences) -> Emissions:
         """Log densities of all steps under each state."""
-        return Side.of(sequences, self.n_states).emissions(self.family, parameters["family"])
+        side = Side.of(sequences, self.n_states)
+        return side.emissions(self.family, parameters["family"], self.n_states)
 
     def log_evidence(self, parameters: Parameters, sequences: Sequences) -> Array:
         """Log density of each sequence, in nats: (n,)."""
@@ -128,8 +129,8 @@ class HiddenMarkov:
         """Posterior probability of each state at each step, by row: (N, K)."""
         emissions = self.emissions(parameters, sequences)
         found = smooth(parameters["start"], parameters["transition"], emissions)
-        by_row = np.empty(found.marginals.shape[::-1])
-        by_row[emissions.layout.rows] = found.marginals.T
+        by_row = np.empty_like(found.marginals)
+        by_row[emissions.layout.rows] = found.marginals
         return by_row
 
     # -- the EM protocol -----------------------------------------------------------------------
@@ -197,7 +198,7 @@ class HiddenMarkov:
         if isinstance(data, Padded):
             return self._e_step_on_device(parameters, data)
         side = Side.of(data, self.n_states)
-        emissions = side.emissions(self.family, parameters["family"])
+        emissions = side.emissions(self.family, parameters["family"], self.n_states)
         found = smoother(parameters["start"], parameters["transition"], emissions, data.weights)
         impossible = np.flatnonzero(found.log_evidence == -np.inf)
         if len(impossible):
@@ -211,7 +212,7 @@ class HiddenMarkov:
         statistics = {
             "start": found.start,
             "transition": found.transitions,
-            "occupancy": found.marginals.sum(axis=1),
+            "occupancy": found.marginals.sum(axis=0),
             "family": side.statistics(self.family, parameters["family"], found.marginals),
         }
         return statistics, total

@@ -33,27 +33,24 @@ class Side:
             kept[n_states] = cls(layout, sequences.values[layout.rows], labels)
         return kept[n_states]
 
-    def emissions(self, family: Family, parameters: Parameters) -> Emissions:
+    def emissions(self, family: Family, parameters: Parameters, n_states: int) -> Emissions:
         """Log densities of all steps, in the order of the layout."""
-        logs: Array = None
 
-        def fill(columns: slice) -> Array:
-            log_prob = family.log_prob(parameters, self.values[columns])
+        def log_prob(columns: Any) -> Array:
+            found = family.log_prob(parameters, self.values[columns])
             if self.labels is not None:
                 known = self.labels[columns, None]
-                other = (known >= 0) & (known != np.arange(log_prob.shape[1]))
-                log_prob = np.where(other, -np.inf, log_prob)
-            return log_prob.T
+                other = (known >= 0) & (known != np.arange(n_states))
+                found = np.where(other, -np.inf, found)
+            return found
 
-        parts = map_rows(fill, len(self.values))
-        logs = np.concatenate(parts, axis=1)
-        return Emissions(self.layout, logs)
+        return Emissions(self.layout, log_prob, n_states)
 
     def statistics(self, family: Family, parameters: Parameters, marginals: Array) -> Statistics:
-        """Statistics of the family, given marginals (K, N) in the order of the layout."""
+        """Statistics of the family, given marginals (N, K) in the order of the layout."""
 
         def count(columns: slice) -> Statistics:
-            return family.statistics(parameters, self.values[columns], marginals[:, columns].T)
+            return family.statistics(parameters, self.values[columns], marginals[columns])
 
         total: Statistics = tree_sum(map_rows(count, len(self.values)))
         return total

@@ -436,7 +436,7 @@ def test_the_same_seed_gives_the_same_fit(batch_size):
         ({"tol": float("nan")}, "tol is nan"),
         ({"init": "zeros"}, "expected 'kmeans' or 'random'"),
         ({"batch_size": 0}, "batch_size is 0"),
-        ({"engine": "pyro"}, "expected 'auto', 'numpy' or 'jax'"),
+        ({"engine": "pyro"}, "this model has 'auto', 'numpy', 'jax'"),
     ],
     ids=lambda value: str(value),
 )

@@ -42,8 +42,9 @@ def settings_of(peer: Any) -> dict[str, Any]:
     kind = next((c.__name__ for c in type(peer).__mro__ if c.__name__ in EMISSIONS), None)
     if kind is None:
         raise TypeError(
-            f"HiddenMarkovModel.from_hmmlearn: {type(peer).__name__} is none of {', '.join(EMISSIONS)}; convert "
-            "one of these, or set startprob_, transmat_ and the emissions' attributes yourself"
+            f"HiddenMarkovModel.from_hmmlearn: {type(peer).__name__} is none of "
+            f"{', '.join(EMISSIONS)}; convert one of these, or set startprob_, transmat_ and the "
+            "emissions' attributes yourself"
         )
     settings = {
         "n_components": peer.n_components,

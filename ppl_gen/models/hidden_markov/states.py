@@ -88,18 +88,14 @@ class StateModel(SequenceModel):
 
     def _expected_logs(self, sequences: Sequences) -> tuple[Array, Array, Emissions]:
         """Log probabilities of the chain and log densities of the steps, averaged over draws."""
-        total: Emissions | None = None
-        for s in range(self._n_draws):
-            emissions = self.structure_.emissions(self._draw(s), sequences)
-            if total is None:
-                total = emissions
-            else:
-                total.logs += emissions.logs
-        assert total is not None
-        total.logs /= self._n_draws
+        drawn = [self.structure_.emissions(self._draw(s), sequences) for s in range(self._n_draws)]
+        total = drawn[0].logs()
+        for emissions in drawn[1:]:
+            total += emissions.logs()
+        averaged = Emissions.laid_out(drawn[0].layout, total / self._n_draws)
         with np.errstate(divide="ignore"):
             start = np.log(self.parameters_["start"]).mean(axis=0)
-            return start, np.log(self.parameters_["transition"]).mean(axis=0), total
+            return start, np.log(self.parameters_["transition"]).mean(axis=0), averaged
 
     def filter(self, X: Any, lengths: Any = None) -> Any:
         """Probability of each state given the steps up to it, arranged as X: (N, K)."""
