@@ -208,7 +208,7 @@ def make_casino(n_rolls: int = 300, random_state: int | None = 0) -> Dataset:
     frame = pd.DataFrame(
         {
             "roll": np.where(loaded, loaded_rolls, fair_rolls),
-            "die": pd.Categorical.from_codes(loaded.astype(int), ["fair", "loaded"]),
+            "die": pd.Categorical(np.where(loaded, "loaded", "fair"), ["fair", "loaded"]),
         }
     )
     return Dataset(

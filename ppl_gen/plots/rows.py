@@ -1,26 +1,15 @@
-"""Pictures of fitted models; ArviZ draws posteriors, from ``posterior_.idata``.
-
-Every function draws on the axes given, or on new ones, and returns them.
-"""
+"""Pictures of models of rows: mixtures, classifiers, and what a fit climbed."""
 
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ppl_gen.plots.axes import axes_or_new
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Array = Any
-
-__all__ = ["plot_calibration", "plot_explanation", "plot_history", "plot_mixture"]
-
-
-def _axes(ax: Any) -> Any:
-    if ax is not None:
-        return ax
-    import matplotlib.pyplot as plt
-
-    return plt.subplots(figsize=(6.0, 4.5), layout="constrained")[1]
 
 
 def plot_mixture(
@@ -57,7 +46,7 @@ def plot_mixture(
             f"plot_mixture: the components of {type(model).__name__} are {family!r}; expected "
             "normal ones, which have ellipses, as those of GaussianMixture"
         )
-    ax = _axes(ax)
+    ax = axes_or_new(ax)
     colours = list(TABLEAU_COLORS.values())
     values = model._read(X, reset=False)
     component = model.predict(X)
@@ -122,7 +111,7 @@ def plot_history(model: Any, *, ax: Any = None) -> "Axes":
             f"plot_history: {type(model).__name__} was fitted by {model.posterior_.method!r}, "
             "which has no objective; expected 'em' with steps, or 'svi'"
         )
-    ax = _axes(ax)
+    ax = axes_or_new(ax)
     marker = "." if len(history) <= 100 else ""
     ax.plot(np.arange(1, len(history) + 1), history, marker=marker, color="C0")
     ax.set(xlabel="step", ylabel=label)
@@ -148,7 +137,7 @@ def plot_calibration(y: Any, proba: Array, classes: Array, *, ax: Any = None) ->
 
     from ppl_gen.evaluate.calibration import expected_calibration_error, reliability_curve
 
-    ax = _axes(ax)
+    ax = axes_or_new(ax)
     confidence, accuracy, counts = reliability_curve(y, proba, classes)
     ax.plot([0.0, 1.0], [0.0, 1.0], color="0.7", lw=1.0)
     right = counts * accuracy
@@ -176,7 +165,7 @@ def plot_explanation(explanation: Any, row: int = 0, *, ax: Any = None) -> "Axes
         Place of the row.
     ax : matplotlib.axes.Axes, optional
     """
-    ax = _axes(ax)
+    ax = axes_or_new(ax)
     one = explanation.iloc[row]
     terms = one.drop(["label", "against"]).astype(float)
     order = np.argsort(np.abs(terms.to_numpy()))

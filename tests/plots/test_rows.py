@@ -11,12 +11,6 @@ from ppl_gen.datasets import load_penguins
 SIZES = ["bill_length_mm", "bill_depth_mm", "flipper_length_mm"]
 
 
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
-
-
 @pytest.fixture(scope="module")
 def penguins():
     return load_penguins().frame

@@ -1,0 +1,20 @@
+"""Pictures of fitted models; ArviZ draws posteriors, from ``posterior_.idata``.
+
+Every function draws on the axes given, or on new ones, and returns them.
+"""
+
+from ppl_gen.plots.forecasts import plot_forecast
+from ppl_gen.plots.rows import plot_calibration, plot_explanation, plot_history, plot_mixture
+from ppl_gen.plots.states import plot_run_lengths, plot_states
+from ppl_gen.plots.transitions import plot_transitions
+
+__all__ = [
+    "plot_calibration",
+    "plot_explanation",
+    "plot_forecast",
+    "plot_history",
+    "plot_mixture",
+    "plot_run_lengths",
+    "plot_states",
+    "plot_transitions",
+]
