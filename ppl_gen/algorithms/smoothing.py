@@ -26,8 +26,10 @@ Backoff = tuple[dict[str, Array], dict[str, Array]]
 #: Discount where too few grams occur once and twice to estimate one.
 DISCOUNT = 0.5
 #: EM for the weights of Jelinek-Mercer stops when a step gains less than this a symbol, in nats.
-WEIGHT_TOLERANCE = 1e-6
+WEIGHT_TOLERANCE = 1e-5
 WEIGHT_STEPS = 100
+#: Grams that the weights are learned from, evenly spread: some tens of numbers need no more.
+WEIGHT_CELLS = 100_000
 
 
 def probabilities(
@@ -87,7 +89,7 @@ def distributions(
         rows = np.repeat(known, sizes)
         cells = np.arange(sizes.sum()) + np.repeat(first - (np.cumsum(sizes) - sizes), sizes)
         # Each symbol is once after a context, so that no place is added to twice.
-        found[rows, index.symbol(int(level))[cells]] += seen[level][cells]
+        found[rows, keys[cells] % (index.n_symbols + 1)] += seen[level][cells]
     return found[:, :-1]
 
 
@@ -151,6 +153,7 @@ def _interpolation_weights(
 ) -> list[Array]:
     """Weights of each level by bucket of the count of the context."""
     cell = np.flatnonzero(by_level[-1] > 0.0)
+    cell = cell[:: -(-len(cell) // WEIGHT_CELLS)]
     times = by_level[-1][cell]
     frequencies: list[Array] = []
     buckets: list[Array] = []

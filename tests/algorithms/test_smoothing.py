@@ -191,8 +191,8 @@ def test_interpolation_weights_are_the_best_for_what_is_left_out():
     best = deleted(0.0, None)
     for bucket in {int(np.log2(n - 1)) for n in sums.values() if n > 1}:
         for shift in (-0.05, 0.05):
-            # EM stops where a step gains less than 1e-6 nats a symbol: 2e-4 in all.
-            assert deleted(shift, bucket) <= best + 1e-3
+            # EM stops where a step gains less than 1e-5 nats a symbol: 2e-3 in all.
+            assert deleted(shift, bucket) <= best + 5e-3
 
 
 def test_long_contexts_take_no_more_room_than_the_text():

@@ -283,7 +283,20 @@ class MarkovChain(LongRun, SequenceModel):
         device: str,
         start: Parameters | None,
     ) -> None:
-        super()._fit_em(structure, data, method, rng, "cpu", start)  # counting is NumPy's
+        if method.batch_size is not None:
+            super()._fit_em(structure, data, method, rng, "cpu", start)  # counting is NumPy's
+            return
+        # Nothing is hidden, so that the first step of EM is the last one.
+        method.check()
+        statistics = structure.count(data)
+        parameters = structure.m_step(statistics)
+        _, evidence = structure.e_step(parameters, data)
+        penalty, total = structure.penalty(parameters, statistics), data.total_weight
+        self.parameters_ = tree_map(lambda leaf: leaf[None], parameters)
+        self.n_iter_, self.converged_ = 1, True
+        self.lower_bound_ = float(evidence) / total
+        self.history_ = np.array([(float(evidence) - penalty) / total])
+        self._posterior = None
 
     def _keep_training(self, data: Sequences) -> None:
         self.lengths_ = data.lengths
