@@ -7,6 +7,7 @@ whatever reads tables reads sequences: frames, categories, NaN for what is missi
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,9 @@ import numpy as np
 from ppl_gen.data import DEVICE_ROWS, is_frame, to_numpy
 
 Array = Any
+
+#: Rows of sequences to work on at once: what is known of their states stays in the cache.
+SLICE_ROWS = 50_000
 
 
 @dataclass(frozen=True)
@@ -42,8 +46,14 @@ class Sequences:
 
     def __getitem__(self, chosen: Any) -> "Sequences":
         """Return some of the sequences, by a slice or by their numbers."""
-        if isinstance(chosen, slice) and chosen == slice(None):
-            return self
+        if isinstance(chosen, slice):
+            if chosen == slice(None):
+                return self
+            key = (chosen.start, chosen.stop, chosen.step)
+            if key not in self.kept:
+                self.kept[key] = self[np.arange(len(self))[chosen]]
+            part: Sequences = self.kept[key]
+            return part
         lengths = self.lengths[chosen]
         rows = spans(self.ends[chosen] - lengths, lengths)
         return Sequences(
@@ -77,17 +87,28 @@ class Sequences:
 
     @property
     def slices(self) -> list[slice]:
-        """All at once: steps follow one another, so sequences are worked on side by side."""
-        return [slice(None)]
+        """Sequences to work on at once: many side by side, since steps follow one another."""
+        count = min(len(self), -(-len(self.values) // SLICE_ROWS))
+        if count == 1:
+            return [slice(None)]
+        # Where each share of the rows ends, whatever the lengths.
+        ends = np.searchsorted(self.ends, np.arange(1, count) * len(self.values) / count) + 1
+        edges = np.unique([0, *ends.tolist(), len(self)]).tolist()
+        return [slice(a, b) for a, b in pairwise(edges)]
 
     def blocks(self) -> Iterator["Padded"]:
         """Yield sequences of like length side by side, in pieces for the memory of a GPU."""
+        return (padded for _, padded in self.numbered_blocks())
+
+    def numbered_blocks(self) -> Iterator[tuple[Array, "Padded"]]:
+        """Yield the numbers of the sequences of each of the `blocks`, and the block."""
         order = np.argsort(-self.lengths, kind="stable")
         done = 0
         while done < len(order):
             longest = int(self.lengths[order[done]])
             count = max(1, DEVICE_ROWS // longest)
-            yield Padded.of(self[order[done : done + count]])
+            chosen = order[done : done + count]
+            yield chosen, Padded.of(self[chosen])
             done += count
 
 

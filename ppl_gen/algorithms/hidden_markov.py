@@ -44,11 +44,15 @@ class Emissions:
         From a slice, or the numbers, of columns of the layout to log densities (n, K) under each
         state; -inf where a state is excluded.
     n_states : int
+    room : dict or None
+        Arrays of an earlier pass over the same layout, to be written over: a step of EM after
+        another then asks the system for no memory.
     """
 
     layout: Layout
     log_prob: Callable[[Any], Array]
     n_states: int
+    room: dict[str, Array] | None = None
 
     @classmethod
     def of(cls, log_emission: Array, lengths: Array) -> "Emissions":
@@ -61,6 +65,15 @@ class Emissions:
         """Take log densities (N, K) that are in the order of the layout already."""
         return cls(layout, logs.__getitem__, logs.shape[1])
 
+    def array(self, name: str) -> Array:
+        """Return an array for each step and state, (N, K), that nothing else is in."""
+        shape = (len(self.layout.rows), self.n_states)
+        if self.room is None:
+            return np.empty(shape)
+        if name not in self.room:
+            self.room[name] = np.empty(shape)
+        return self.room[name]
+
     def logs(self) -> Array:
         """All log densities, in the order of the layout: (N, K)."""
         return np.concatenate(map_rows(self.log_prob, len(self.layout.rows)))
@@ -68,7 +81,7 @@ class Emissions:
     def scaled(self) -> tuple[Array, Array]:
         """Densities over the largest of each step, (N, K), and the logarithms of those, (N,)."""
         n_steps = len(self.layout.rows)
-        densities, largest = np.empty((n_steps, self.n_states)), np.empty(n_steps)
+        densities, largest = self.array("scaled"), np.empty(n_steps)
 
         def fill(columns: slice) -> None:
             logs = np.array(self.log_prob(columns).T, order="C")  # long rows are quick to scan
@@ -123,11 +136,9 @@ def log_evidence(start: Array, transition: Array, emissions: Emissions) -> Array
     """
     if not _mixes(transition):  # a pass back says whether lost paths matter
         return smooth(start, transition, emissions).log_evidence
-    scaled, top = emissions.scaled()
-    entry, _ = _hand_on(start, transition, scaled, emissions.layout, backward=False)
-    _, scale = _forward(transition, entry, scaled, emissions.layout)
-    evidence = _evidence(scale, top, emissions.layout)
-    for number in _unsafe(scale, None, emissions.layout):
+    run = _Pass(start, transition, emissions, back=False)
+    evidence = run.log_evidence()
+    for number in _unsafe(run.scale, None, emissions.layout):
         evidence[number] = _smooth_in_logs(start, transition, emissions.of_sequence(number)[1])[0]
     return evidence
 
@@ -148,12 +159,10 @@ def log_filter_steps(start: Array, transition: Array, emissions: Emissions) -> A
     if not _mixes(transition):
         return _log_filter_unscaled(start, transition, emissions)
     layout = emissions.layout
-    scaled, _ = emissions.scaled()
-    entry, _ = _hand_on(start, transition, scaled, layout, backward=False)
-    filtered, scale = _forward(transition, entry, scaled, layout)
+    run = _Pass(start, transition, emissions, back=False)
     with np.errstate(invalid="ignore", divide="ignore"):
-        logs = np.log(filtered) - np.log(filtered.sum(axis=1, keepdims=True))
-        for number in _unsafe(scale, None, layout):
+        logs = np.log(run.filtered) - np.log(run.filtered.sum(axis=1, keepdims=True))
+        for number in _unsafe(run.scale, None, layout):
             columns, exact = emissions.of_sequence(number)
             forward = _forward_in_logs(start, transition, exact)
             logs[columns] = forward - _logsumexp(forward, 1)[:, None]
@@ -222,22 +231,16 @@ def smooth(
     A sequence of probability zero has log evidence -inf, and marginals that are NaN.
     """
     layout = emissions.layout
-    scaled, top = emissions.scaled()
-    entry, exit_ = _hand_on(start, transition, scaled, layout, backward=True)
-    filtered, scale = _forward(transition, entry, scaled, layout)
-    evidence = _evidence(scale, top, layout)
-    marginals, largest = _backward(transition, exit_, scaled, filtered, scale, layout)
-    ahead = scaled  # the pass back leaves there what lies ahead
+    run = _Pass(start, transition, emissions)
+    evidence = run.log_evidence()
+    marginals, largest = run.back()
+    ahead = run.scaled  # the pass back leaves there what lies ahead
     redone = []
-    unsafe = _unsafe(scale, largest, layout)
-    if exit_ is not None:
-        joins = _unsafe_joins(transition, entry, exit_, filtered, ahead, layout)
-        unsafe = np.union1d(unsafe, joins)
-    for number in unsafe:
+    for number in _unsafe(run.scale, largest, layout):
         columns, logs = emissions.of_sequence(number)
         evidence[number], marginals[columns], counts = _smooth_in_logs(start, transition, logs)
         redone.append(counts if weights is None else counts * weights[number])
-        ahead[columns] = filtered[columns] = 0.0
+        ahead[columns] = run.filtered[columns] = 0.0
     if weights is not None:
         by_column = weights[layout.column_sequence][:, None]
         marginals *= by_column
@@ -247,7 +250,7 @@ def smooth(
         log_evidence=evidence,
         marginals=marginals,
         start=marginals[firsts].sum(axis=0),
-        transitions=_pairs(filtered, ahead, layout) * transition + sum(redone),
+        transitions=_pairs(run.filtered, ahead, layout) * transition + sum(redone),
     )
 
 
@@ -290,79 +293,83 @@ def _scaled_steps(transition: Array, n_steps: int) -> list[bool]:
     return [step % stride == stride - 1 for step in range(n_steps)]
 
 
-def _evidence(scale: Array, top: Array, layout: Layout) -> Array:
-    with np.errstate(divide="ignore"):
-        logs = np.log(scale) + top
-    return np.bincount(layout.column_sequence, logs, layout.n_sequences)
+class _Pass:
+    """A pass forward over all sequences, and the pass back.
 
-
-def _forward(transition: Array, entry: Array, scaled: Array, layout: Layout) -> tuple[Array, Array]:
-    """Filtered probabilities (N, K) up to a factor, given what enters the pieces (P, K).
-
-    They sum to one where a stride or a piece ends. What they were divided by there, (N,), is 1
-    at other steps.
+    Attributes
+    ----------
+    scaled : (N, K)
+        Densities over the largest of each step.
+    filtered : (N, K)
+        Filtered probabilities up to a factor: they sum to one where a stride or a piece ends.
+    scale : (N,)
+        What they were divided by there; 1 at other steps.
     """
-    filtered, scale = np.empty_like(scaled), np.ones(len(scaled))
-    every, ones = _scaled_steps(transition, len(layout.starts) - 1), np.ones(len(transition))
-    starts, widths = layout.starts, layout.widths.tolist()
-    before = np.empty(0)
-    for step, (begin, end) in enumerate(pairwise(starts)):
-        now = filtered[begin:end]
-        if step == 0:
-            np.multiply(entry, scaled[:end], out=now)
-        else:
-            np.matmul(before[: end - begin], transition, out=now)
-            now *= scaled[begin:end]
-        if every[step]:
-            ending = slice(begin, end)
-        else:  # pieces that end here
-            ending = slice(begin + (widths[step + 1] if step + 1 < len(widths) else 0), end)
-        if ending.start < ending.stop:
-            total = filtered[ending] @ ones
-            scale[ending] = total
-            # A sequence that has become impossible stays so, and gives no NaN.
-            filtered[ending] /= np.maximum(total, TINY)[:, None]
-        before = now
-    return filtered, scale
 
+    def __init__(
+        self, start: Array, transition: Array, emissions: Emissions, *, back: bool = True
+    ) -> None:
+        self.transition, self.emissions, self.layout = transition, emissions, emissions.layout
+        self.scaled, self.top = emissions.scaled()
+        self.entry, self.exit = _hand_on(start, transition, self.scaled, self.layout, back=back)
+        self.filtered, self.scale = emissions.array("filtered"), np.ones(len(self.scaled))
+        self.every = _scaled_steps(transition, len(self.layout.starts) - 1)
+        self._forward()
 
-def _backward(
-    transition: Array,
-    exit_: Array | None,
-    scaled: Array,
-    filtered: Array,
-    scale: Array,
-    layout: Layout,
-) -> tuple[Array, Array | None]:
-    """Marginals (N, K), and the largest message of each step (N,), where it may be large.
+    def _forward(self) -> None:
+        filtered, scaled, ones = self.filtered, self.scaled, np.ones(len(self.transition))
+        widths = [*self.layout.widths.tolist(), 0]
+        before = filtered[:0]
+        for step, (begin, end) in enumerate(pairwise(self.layout.starts)):
+            now = filtered[begin:end]
+            if step == 0:
+                np.multiply(self.entry, scaled[:end], out=now)
+            else:
+                np.matmul(before[: end - begin], self.transition, out=now)
+                now *= scaled[begin:end]
+            # All pieces where a stride ends, else those that end here.
+            first = begin if self.every[step] else begin + widths[step + 1]
+            if first < end:
+                total = filtered[first:end] @ ones
+                self.scale[first:end] = total
+                # A sequence that has become impossible stays so, and gives no NaN.
+                filtered[first:end] /= np.maximum(total, TINY)[:, None]
+            before = now
 
-    In the place of `scaled` comes what lies ahead of each step, ``b_t beta_t / scale_t``, so that
-    ``filtered[t - 1] A ahead[t]' = 1``.
-    """
-    marginals = np.empty_like(scaled)
-    mixes = _mixes(transition)
-    largest = None if mixes else np.empty(len(scaled))
-    every, back = _scaled_steps(transition, len(layout.starts) - 1), transition.T.copy()
-    message = np.ones((len(layout.lengths), len(transition)))
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        if exit_ is not None:
-            message = exit_ / np.sum(exit_ * filtered[layout.last], axis=1, keepdims=True)
-        starts, n_later = layout.starts, 0
-        ahead = scaled[:0]
-        for step in range(len(starts) - 2, -1, -1):
-            begin, end = starts[step], starts[step + 1]
-            np.matmul(ahead, back, out=message[:n_later])
-            here, ahead = message[: end - begin], scaled[begin:end]
-            np.multiply(filtered[begin:end], here, out=marginals[begin:end])
-            if largest is not None:
-                np.maximum.reduce(here, axis=1, out=largest[begin:end])
-            ahead *= here
-            if every[step]:
-                ahead /= scale[begin:end, None]
-            elif end - begin > n_later:
-                ahead[n_later:] /= scale[begin + n_later : end, None]
-            n_later = end - begin
-    return marginals, largest
+    def log_evidence(self) -> Array:
+        """Log density of each sequence: (n,)."""
+        with np.errstate(divide="ignore"):
+            logs = np.log(self.scale) + self.top
+        return np.bincount(self.layout.column_sequence, logs, self.layout.n_sequences)
+
+    def back(self) -> tuple[Array, Array | None]:
+        """Marginals (N, K), and the largest message of each step (N,), where it may be large.
+
+        In the place of `scaled` comes what lies ahead of each step, ``b_t beta_t / scale_t``, so
+        that ``filtered[t - 1] A ahead[t]' = 1``.
+        """
+        filtered, scaled, scale = self.filtered, self.scaled, self.scale
+        marginals = self.emissions.array("marginals")
+        largest = None if _mixes(self.transition) else np.empty(len(scaled))
+        onward = np.ascontiguousarray(self.transition.T)
+        message = np.ones_like(self.entry)
+        starts, ahead, n_later = self.layout.starts, scaled[:0], 0
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            if self.exit is not None:
+                message = self.exit / (self.exit * filtered[self.layout.last]).sum(1, keepdims=True)
+            for step in range(len(starts) - 2, -1, -1):
+                begin, end = starts[step], starts[step + 1]
+                np.matmul(ahead, onward, out=message[:n_later])
+                here, ahead = message[: end - begin], scaled[begin:end]
+                np.multiply(filtered[begin:end], here, out=marginals[begin:end])
+                if largest is not None:
+                    np.maximum.reduce(here, axis=1, out=largest[begin:end])
+                ahead *= here
+                first = 0 if self.every[step] else n_later
+                if first < end - begin:
+                    ahead[first:] /= scale[begin + first : end, None]
+                n_later = end - begin
+        return marginals, largest
 
 
 def _pairs(filtered: Array, ahead: Array, layout: Layout) -> Array:
@@ -416,7 +423,7 @@ def _unsafe_joins(
 
 
 def _hand_on(
-    start: Array, transition: Array, scaled: Array, layout: Layout, *, backward: bool
+    start: Array, transition: Array, scaled: Array, layout: Layout, *, back: bool
 ) -> tuple[Array, Array | None]:
     """Probabilities before the first step of each piece, messages after its last: (P, K)."""
     entry = np.repeat(start[None], len(layout.lengths), axis=0)
@@ -431,7 +438,7 @@ def _hand_on(
         entry[chain.rows[begin:end]] = carried[:, 0]
         carried = carried @ onward[begin:end]
         carried /= np.maximum(carried.sum(axis=2, keepdims=True), TINY)
-    if not backward:
+    if not back:
         return entry, None
     behind = transition @ through
     exit_ = np.ones_like(entry)

@@ -73,8 +73,15 @@ def diagonal_distance(x: Array, observed: Array | None, mean: Array, scale: Arra
     if xp is np and _expansion_is_safe(x, mean, precision):
         centre = mean * precision
         constant = mean * centre
-        present = constant.sum(axis=1) if observed is None else observed @ constant.T
-        return (x * x) @ precision.T - 2.0 * (x @ centre.T) + present
+        if observed is not None:
+            return (x * x) @ precision.T - 2.0 * (x @ centre.T) + observed @ constant.T
+        # One product, which passes over the (n, K) result once.
+        width = x.shape[1]
+        lifted = np.empty((len(x), 2 * width + 1))
+        np.multiply(x, x, out=lifted[:, :width])
+        lifted[:, width:-1] = x
+        lifted[:, -1] = 1.0
+        return lifted @ np.vstack([precision.T, -2.0 * centre.T, constant.sum(axis=1)])
     z = (x[:, None, :] - mean) * scale
     if observed is not None:
         z = z * observed[:, None, :]
@@ -85,7 +92,7 @@ def _expansion_is_safe(x: Array, mean: Array, precision: Array) -> bool:
     """Tell whether (x - m)^2 p may be taken as x^2 p - 2 x m p + m^2 p without loss."""
     if x.shape[0] == 0:
         return True
-    largest = np.maximum(x.max(axis=0), -x.min(axis=0))
+    largest = np.abs(x.T, order="C").max(axis=1)  # long rows are quick to scan
     terms = precision * (largest + np.abs(mean)) ** 2
     return bool(terms.sum(axis=1).max() * np.finfo(np.float64).eps < ROUNDING_NATS)
 

@@ -80,14 +80,22 @@ _one_blas_thread = _OneBlasThread()
 def workers(slices: list[slice]) -> Iterator["MapRows[Any]"]:
     """Open a pool for work over slices, and yield the function that maps over them.
 
-    One slice is worked on in the caller's thread, without a pool.
+    One slice is worked on in the caller's thread, without a pool, and so is what a worker
+    divides further: the cores are busy already.
     """
     threads = min(n_threads(), len(slices))
-    if threads <= 1:
+    if threads <= 1 or getattr(_here, "is_worker", False):
         yield lambda function: [function(rows) for rows in slices]
         return
-    with _one_blas_thread, ThreadPoolExecutor(threads) as pool:
+    with _one_blas_thread, ThreadPoolExecutor(threads, initializer=_become_worker) as pool:
         yield lambda function: list(pool.map(function, slices))
+
+
+_here = threading.local()
+
+
+def _become_worker() -> None:
+    _here.is_worker = True
 
 
 def map_rows(function: Callable[[slice], T], n_rows: int, chunk_rows: int = CHUNK_ROWS) -> list[T]:

@@ -158,7 +158,11 @@ class Normal(Family):
                 constant = self._log_normaliser(xp, factor)
             else:
                 constant = observed @ (xp.log(factor) - 0.5 * LOG_2PI).T
-            return constant - 0.5 * distance, lambda r: diagonal_sums(values, observed, r)
+            if xp is not np:
+                return constant - 0.5 * distance, lambda r: diagonal_sums(values, observed, r)
+            distance *= -0.5
+            distance += constant
+            return distance, lambda r: diagonal_sums(values, observed, r)
         missing = bool(np.isnan(x.sum())) if xp is np else self.missing
         if not missing:
             distance = whitened_distance(x, mean, factor)

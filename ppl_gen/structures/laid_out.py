@@ -1,6 +1,6 @@
 """Rows of sequences in the order in which recursions over time take them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ class Side:
     layout: Layout
     values: Array
     labels: Array | None
+    room: dict[str, Array] = field(default_factory=dict)
 
     @classmethod
     def of(cls, sequences: Sequences, n_states: int) -> "Side":
@@ -34,7 +35,7 @@ class Side:
         return kept[n_states]
 
     def emissions(self, family: Family, parameters: Parameters, n_states: int) -> Emissions:
-        """Log densities of all steps, in the order of the layout."""
+        """Log densities of all steps, in the order of the layout, with room for a pass."""
 
         def log_prob(columns: Any) -> Array:
             found = family.log_prob(parameters, self.values[columns])
@@ -44,7 +45,7 @@ class Side:
                 found = np.where(other, -np.inf, found)
             return found
 
-        return Emissions(self.layout, log_prob, n_states)
+        return Emissions(self.layout, log_prob, n_states, self.room)
 
     def statistics(self, family: Family, parameters: Parameters, marginals: Array) -> Statistics:
         """Statistics of the family, given marginals (N, K) in the order of the layout."""
