@@ -264,8 +264,8 @@ class ContextChain:
         size = self.index.n_contexts(self.order)
         if size * self.n_states > MAX_TABLE:
             raise ValueError(
-                f"MarkovChain: {size:,} contexts times {self.n_states} states are too many for a "
-                "posterior or a program; use log_prob, sample and forecast, or a lower order"
+                f"MarkovChain: {size:,} contexts times {self.n_states:,} states are too many for a "
+                "table; use log_prob, forecast and sample"
             )
         contexts = [np.arange(size)]
         for level in range(self.order - 1, -1, -1):
@@ -275,21 +275,31 @@ class ContextChain:
 
     # -- the program ---------------------------------------------------------------------------
 
+    @property
+    def has_program(self) -> bool:
+        """Whether the model is a program: smoothed it is an estimate, with no prior."""
+        table = self.index.n_contexts(self.order) * self.n_states
+        keys = float(self.n_states + 1) ** self.order
+        return self.smoothing is None and table <= MAX_TABLE and keys < MAX_KEY
+
     def program(self) -> Program:
         """Return the model as a program, with its priors: see `chain_program`."""
+        if self.smoothing is not None:
+            raise ValueError(
+                f"MarkovChain: smoothing={self.smoothing!r} gives estimates, which have no prior "
+                "to make a program with; set smoothing=None"
+            )
+        if not self.has_program:
+            raise ValueError(
+                f"MarkovChain: order {self.order} over {self.n_states:,} states has too many "
+                "contexts for a program; fit by EM, or lower the order"
+            )
+        # Contexts as numbers in base K + 1, in rising order.
+        keys = self.runs @ (self.n_states + 1) ** np.arange(self.order - 1, -1, -1)
         n_start = self.index.n_contexts(self.order) - self.n_inner if self.order else 0
         return chain_program(
-            self.order, self._keys(), self.n_inner, n_start, 1.0 + self.pseudocount, self.base
+            self.order, keys, self.n_inner, n_start, 1.0 + self.pseudocount, self.base
         )
-
-    def _keys(self) -> Array:
-        """Contexts as numbers in base K + 1, in rising order: (C,)."""
-        if float(self.n_states + 1) ** self.order >= MAX_KEY:
-            raise ValueError(
-                f"MarkovChain: order {self.order} over {self.n_states} states has too many "
-                "contexts for a program; fit it by EM, or lower the order"
-            )
-        return self.runs @ (self.n_states + 1) ** np.arange(self.order - 1, -1, -1)
 
     def program_data(self, data: Sequences) -> dict[str, Array]:
         """Return the sequences as the arguments of the program."""

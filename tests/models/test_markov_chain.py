@@ -241,15 +241,16 @@ def test_functionals_average_over_draws(fits):
     np.testing.assert_allclose(model.forecast(2), model.forecast(2, walks(40)), rtol=1e-12)
 
 
-def test_bayesian_orders_above_one():
+def test_posterior_of_order_two():
     X = walks(30)
-    for order in (0, 2):
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="SVI: ")  # so few steps cannot converge
-            model = MarkovChain(order, inference=SVI(steps=50), random_state=0).fit(X)
-        assert np.isfinite(model.log_prob(X)).all()
-        names = set(model.posterior_.idata.posterior.data_vars)
-        assert names == ({"transition"} if order == 0 else {"start", "transition"})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="SVI: ")  # so few steps cannot converge
+        model = MarkovChain(2, inference=SVI(steps=50), random_state=0).fit(X)
+    assert np.isfinite(model.log_prob(X)).all()
+    posterior = model.posterior_.idata.posterior
+    assert posterior["transition"].dims == ("chain", "draw", "context", "state")
+    assert "rain sun" in posterior["context"].values
+    assert set(posterior["start_context"].values) <= {"", *WEATHER}
 
 
 # -- what comes next -----------------------------------------------------------------------------
@@ -359,6 +360,19 @@ def test_saved_and_loaded(model, tmp_path):
     assert loaded.sample(3, random_state=0) == model.sample(3, random_state=0)
     np.testing.assert_array_equal(loaded.forecast(2), model.forecast(2))
     assert loaded.get_params().keys() == model.get_params().keys()
+    assert loaded.posterior_.draws.keys() == model.posterior_.draws.keys()
+
+
+def test_models_too_large_for_a_table_are_saved(tmp_path):
+    words = np.random.default_rng(0).zipf(1.3, size=20_000) % 5000
+    for smoothing in (None, "kneser-ney"):
+        model = MarkovChain(3, smoothing=smoothing).fit(words)
+        model.save(tmp_path / "words", overwrite=True)
+        loaded = ppl_gen.load(tmp_path / "words")
+        np.testing.assert_array_equal(loaded.log_prob(words), model.log_prob(words))
+        assert loaded.posterior_.is_point
+        with pytest.raises(ValueError, match=r"to make a program with|contexts for a program"):
+            model.program()
 
 
 def test_draws_are_saved(fits, tmp_path):

@@ -66,6 +66,27 @@ def test_the_program_is_the_prior_and_the_evidence(engine_name, order):
     assert prior == pytest.approx(penalty, rel=1e-9)
 
 
+@pytest.mark.parametrize("order", [1, 2])
+def test_engines_agree_on_the_log_joint_and_its_gradient(order):
+    structure, data = bound(drawn(), order, complete=True)
+    arguments = structure.program_data(data)
+    rng = np.random.default_rng(0)
+    program = structure.program()
+    for _ in range(2):
+        values = {
+            name: rng.dirichlet(np.ones(K), size=value.shape[:-1])
+            for name, value in structure.sites(structure.m_step(structure.count(data))).items()
+        }
+        (a, slope_a), (b, slope_b) = (
+            engines.get(name).log_joint_and_grad(program.native(name), (), arguments, values)
+            for name in ENGINES
+        )
+        # Both in float64, and summed in another order.
+        assert a == pytest.approx(b, rel=1e-9)
+        for name in values:
+            np.testing.assert_allclose(slope_a[name], slope_b[name], rtol=1e-9)
+
+
 @pytest.mark.parametrize("engine_name", ENGINES)
 def test_new_sequences_in_the_program(engine_name):
     """Contexts that did not occur have the mean of the prior, in the program as in scoring."""
@@ -209,5 +230,7 @@ def test_what_is_too_large_for_a_program():
     rng = np.random.default_rng(0)
     index = NGramIndex.of(rng.integers(60, size=500), np.array([0]), 7, 60)
     structure = ContextChain(index, np.ones(60))
-    with pytest.raises(ValueError, match="order 7 over 60 states has too many"):
+    with pytest.raises(
+        ValueError, match="order 7 over 60 states has too many contexts for a program"
+    ):
         structure.program()

@@ -1,32 +1,29 @@
 """Markov chains of any order over states of any kind."""
 
 import warnings
+from dataclasses import replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from sklearn.base import clone
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from ppl_gen.algorithms.ngrams import NGramIndex
 from ppl_gen.algorithms.smoothing import SMOOTHING
 from ppl_gen.algorithms.trees import tree_map
-from ppl_gen.data import Column, Schema
 from ppl_gen.inference.base import InferenceMethod
 from ppl_gen.inference.em import EM
 from ppl_gen.models.markov_chain.long_run import LongRun
-from ppl_gen.sequence_estimator import SequenceModel, digest
-from ppl_gen.sequences import Arrangement, Sequences
+from ppl_gen.models.markov_chain.reading import TokenModel
+from ppl_gen.sequence_estimator import digest
+from ppl_gen.sequences import Sequences
 from ppl_gen.structures.markov_chain import MAX_TABLE, ContextChain
-from ppl_gen.tokens import decode, encode, given_vocabulary, learn_vocabulary, read_tokens
+from ppl_gen.tokens import decode, read_tokens
 
 Array = Any
 Parameters = dict[str, Any]
 
-#: dtype of the one column of the schema where the sequences were Python strings.
-TEXT = "text"
 
-
-class MarkovChain(LongRun, SequenceModel):
+class MarkovChain(LongRun, TokenModel):
     """A Markov chain: each state depends on the `order` states before it.
 
     ``p(x_1, ..., x_T) = prod_t p(x_t | x_{t-k}, ..., x_{t-1})``, given the length T. Marks stand
@@ -175,9 +172,10 @@ class MarkovChain(LongRun, SequenceModel):
             )
         codes, starts = data.values[:, 0], data.ends - data.lengths
         index = NGramIndex.of(codes, starts, self.order, len(self.states_))
-        if not isinstance(method, EM):
-            index = index.completed()
         structure = ContextChain(index, self._prior_counts(), self.smoothing)
+        if not isinstance(method, EM):
+            structure.program()  # which refuses what is too large for one
+            structure = replace(structure, index=index.completed())
         located = structure.locate(codes, data.lengths, data.weights)
         self._warn_never_left(structure, located, method)
         self._fit_structure(structure, located, method)
@@ -226,36 +224,6 @@ class MarkovChain(LongRun, SequenceModel):
                 f"{len(self.states_)} states; expected one a state, in the order of states_"
             )
         return np.full(self.states_.shape, counts) if counts.ndim == 0 else counts
-
-    def _read_sequences(
-        self, X: Any, lengths: Any, *, reset: bool, method: str
-    ) -> tuple[Sequences, Arrangement]:
-        who = f"{self._who}.{method}"
-        tokens = read_tokens(X, lengths, who)
-        if reset:
-            if self.states is None:
-                states = learn_vocabulary(tokens, who)
-            else:
-                states = given_vocabulary(self.states, who)
-            dtype = TEXT if tokens.text else str(states.dtype)
-            codes = encode(tokens, states, who)
-            column = Column(None, "category", dtype, tuple(states.tolist()))
-            self.schema_ = Schema("numpy", (column,))
-        else:
-            codes = encode(tokens, self.states_, who)
-        codes = codes.astype(np.int64, copy=False)
-        arrangement = Arrangement("list", tokens.lengths)
-        if reset:
-            return Sequences(codes[:, None], tokens.lengths), arrangement
-        return self.structure_.locate(codes, tokens.lengths), arrangement
-
-    def with_states_of(self, X: Any) -> Self:
-        """Return an unfitted copy that knows the states of these sequences, if it names none."""
-        if self.states is not None:
-            return self
-        states = learn_vocabulary(read_tokens(X, None, f"{self._who}.fit"), f"{self._who}.fit")
-        known: Self = clone(self).set_params(states=states)
-        return known
 
     def _warn_never_left(
         self, structure: ContextChain, data: Sequences, method: InferenceMethod
@@ -311,16 +279,6 @@ class MarkovChain(LongRun, SequenceModel):
     # -- what was learned ----------------------------------------------------------------------
 
     @property
-    def states_(self) -> Array:
-        """States, in the order of every axis of states: (K,)."""
-        column = self.schema_.columns[0]
-        symbols = np.empty(len(column.categories or ()), dtype=object)
-        symbols[:] = column.categories
-        if column.dtype == "object":
-            return symbols
-        return np.array(symbols.tolist()) if column.dtype == TEXT else symbols.astype(column.dtype)
-
-    @property
     def startprob_(self) -> Array:
         """Probabilities of the first state, of order 1: (K,)."""
         return self._mean_rows("startprob_")[-1]
@@ -338,6 +296,33 @@ class MarkovChain(LongRun, SequenceModel):
             )
         mean = tree_map(lambda leaf: leaf.mean(axis=0), self.parameters_)
         return self.structure_.rows(mean)
+
+    @property
+    def posterior_(self) -> Any:
+        """The `Posterior`: the draws with their diagnostics, or the one draw of a point fit.
+
+        That of a smoothed chain holds its parameters, and has no program.
+        """
+        if not hasattr(self, "parameters_") or self.structure_.has_program:
+            return super().posterior_
+        if self._posterior is None:
+            from ppl_gen.posterior import Posterior
+
+            draws = {
+                f"{name}_{level}": value[None]
+                for name, levels in self.parameters_.items()
+                for level, value in levels.items()
+            }
+            self._posterior = Posterior(draws, method="em")
+        return self._posterior
+
+    @classmethod
+    def from_artifact(cls, artifact: Any, *, program: Any = None, modules: Any = None) -> Self:
+        """Return the model that an artefact holds; called by `ppl_gen.load`."""
+        model = cls.from_tree(artifact.tree["model"])
+        if model.structure_.has_program:
+            return super().from_artifact(artifact, program=program, modules=modules)
+        return model
 
     # -- scoring -------------------------------------------------------------------------------
 
@@ -444,8 +429,7 @@ class MarkovChain(LongRun, SequenceModel):
             drawn = structure.sample(self._draw(int(s)), begun, int(steps[chosen].max()), rng)
             for sequence, row in zip(chosen, drawn, strict=True):
                 codes[sequence] = row[: steps[sequence]]
-        text = self.schema_.columns[0].dtype == TEXT
-        return decode(np.concatenate(codes), steps, self.states_, text)
+        return decode(np.concatenate(codes), steps, self.states_, self._is_text)
 
     def _steps(self, length: Any, n_samples: int, rng: np.random.Generator) -> Array:
         if length is None:
