@@ -1,7 +1,7 @@
 """What follows the sequences: forecasts of linear Gaussian models, with their uncertainty."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from scipy.stats import norm
@@ -43,12 +43,17 @@ class Forecast:
 
 
 class ForecastingModel(SequenceModel):
-    """A model of sequences that is a linear Gaussian state space model.
+    """A model of sequences that says what follows them.
 
-    Its structure has ``linear_gaussian(parameters)``, the model as the algorithms take it, and
+    This one is of linear Gaussian state space models; others say in their own way what
+    `_last_states`, `_moments` and `_futures` are. Its structure has
+    ``linear_gaussian(parameters)``, the model as the algorithms take it, and
     ``last_states(parameters, sequences)``, the means (n, K) and covariances (n, K, K) of the
     states after the last step of each sequence.
     """
+
+    #: Whether the steps that follow are normal, given the parameters.
+    futures_are_normal: ClassVar[bool] = True
 
     last_states_: dict[str, Array]
 
@@ -114,15 +119,15 @@ class ForecastingModel(SequenceModel):
                 f"{self._who}.forecast: level is {level!r}; expected a probability between 0 and 1"
             )
         if X is None:
-            states, one = self.last_states_, len(self.lengths_) == 1
+            states, one = self._fitted_states(), len(self.lengths_) == 1
         else:
             sequences, arrangement = self._read_checked(X, lengths, "forecast")
             states = self._last_states(sequences)
             one = arrangement.kind == "rows" and len(sequences) == 1
         rng = self._rng() if random_state is None else np.random.default_rng(random_state)
-        mean, covariance = self._moments(states, int(steps))
         draws = self._futures(states, int(steps), int(n_draws), rng)
-        if self._n_draws == 1:
+        mean, covariance = self._moments(states, int(steps), draws)
+        if self._n_draws == 1 and self.futures_are_normal:
             half = norm.ppf(0.5 + 0.5 * level) * np.sqrt(
                 np.maximum(np.diagonal(covariance, axis1=-2, axis2=-1), 0.0)
             )
@@ -134,7 +139,11 @@ class ForecastingModel(SequenceModel):
             draws = draws[:, 0]
         return Forecast(mean, covariance, lower, upper, draws, float(level))
 
-    def _moments(self, states: dict[str, Array], steps: int) -> tuple[Array, Array]:
+    def _fitted_states(self) -> dict[str, Array]:
+        """States after the last steps of the sequences that were fitted."""
+        return self.last_states_
+
+    def _moments(self, states: dict[str, Array], steps: int, draws: Array) -> tuple[Array, Array]:
         """Means and covariances of the steps that follow, over the draws: (n, steps, D, ...)."""
         means, covariances = [], []
         for s in range(self._n_draws):

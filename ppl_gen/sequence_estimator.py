@@ -1,5 +1,6 @@
 """What models of sequences have in common: reading sequences, scoring and drawing them."""
 
+import dataclasses
 import hashlib
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -79,8 +80,15 @@ class SequenceModel(GenerativeModel):
         (n,) array
             After a Bayesian fit, the log posterior predictive density.
         """
-        by_draw = self._evidence_by_draw(self._read_checked(X, lengths)[0])
+        by_draw = self.log_prob_by_draw(X, lengths)
         return np.asarray(np.logaddexp.reduce(by_draw, axis=0) - np.log(len(by_draw)))
+
+    def log_prob_by_draw(self, X: Any, lengths: Any = None) -> Array:
+        """Log density of each sequence under each draw of the parameters, in nats: (S, n).
+
+        After a point fit there is one draw. Parameters are those of :meth:`log_prob`.
+        """
+        return self._evidence_by_draw(self._read_checked(X, lengths)[0])
 
     def score(self, X: Any, y: Any = None, lengths: Any = None) -> float:
         """Log density of all the sequences together, in nats, as hmmlearn has it.
@@ -110,7 +118,7 @@ class SequenceModel(GenerativeModel):
         return self.schema_.decode(values, self.structure_.whole)
 
     def _keep_training(self, data: Sequences) -> None:
-        super()._keep_training(data)
+        super()._keep_training(dataclasses.replace(data))  # without what fitting kept with it
         self.lengths_ = data.lengths
         self.fitted_digest_ = digest(data)
 

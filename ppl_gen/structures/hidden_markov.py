@@ -351,6 +351,20 @@ class HiddenMarkov:
         values = self.family.sample(parameters["family"], states, NumPyRandom(rng))
         return values, states
 
+    def draw_onward(
+        self, parameters: Parameters, shares: Array, steps: int, rng: np.random.Generator
+    ) -> Array:
+        """Draw the steps that follow states of probability `shares` (..., K): (..., steps, D)."""
+        onward = np.cumsum(parameters["transition"], axis=1)
+        states = np.empty((*shares.shape[:-1], steps), dtype=np.intp)
+        now = np.cumsum(shares @ parameters["transition"], axis=-1)
+        for t in range(steps):
+            threshold = rng.random((*now.shape[:-1], 1)) * now[..., -1:]
+            states[..., t] = np.minimum((now <= threshold).sum(axis=-1), self.n_states - 1)
+            now = onward[states[..., t]]
+        values = self.family.sample(parameters["family"], states.ravel(), NumPyRandom(rng))
+        return values.reshape(*states.shape, -1)
+
     def fill(self, draws: Sequence[Parameters], weights: Array, sequences: Sequences) -> Array:
         """Complete rows by their conditional mean or mode, over weighted draws: (N, D).
 

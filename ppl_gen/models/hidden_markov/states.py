@@ -1,25 +1,30 @@
 """What is asked of a hidden Markov model about the states of sequences."""
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from ppl_gen.algorithms.hidden_markov import Emissions, filter_steps
+from ppl_gen.algorithms.hidden_markov import Emissions, filter_steps, forecast
 from ppl_gen.algorithms.hidden_markov_paths import viterbi, viterbi_in_logs
 from ppl_gen.algorithms.markov import stationary_distribution
+from ppl_gen.algorithms.trees import tree_sum
+from ppl_gen.forecasts import ForecastingModel
 from ppl_gen.sequence_estimator import SequenceModel
 from ppl_gen.sequences import Sequences
 from ppl_gen.structures.hidden_markov import HiddenMarkov
 
 Array = Any
+Parameters = dict[str, Any]
 
 ALGORITHMS = ("viterbi", "map")
 
 
-class StateModel(SequenceModel):
+class StateModel(ForecastingModel):
     """A model of sequences whose steps have hidden states."""
+
+    futures_are_normal: ClassVar[bool] = False
 
     structure_: HiddenMarkov
     transmat_: Array
@@ -137,6 +142,87 @@ class StateModel(SequenceModel):
     def score_samples(self, X: Any, lengths: Any = None) -> tuple[float, Any]:
         """Log density of all sequences together, and `predict_proba`, as hmmlearn has them."""
         return self.score(X, lengths=lengths), self.predict_proba(X, lengths)
+
+    # -- what follows ----------------------------------------------------------------------------
+
+    def _keep_training(self, data: Sequences) -> None:
+        SequenceModel._keep_training(self, data)  # states at the ends are found when asked for
+
+    def _fitted_states(self) -> dict[str, Array]:
+        if self._training is None:
+            raise ValueError(
+                f"{self._who}.forecast: the sequences that were fitted did not come with the "
+                "loaded model; give X"
+            )
+        return self._last_states(self._training)
+
+    def _last_states(self, sequences: Sequences) -> dict[str, Array]:
+        last = sequences.ends - 1
+
+        def at_the_end(draw: Parameters) -> Array:
+            emissions = self.structure_.emissions(draw, sequences)
+            return filter_steps(draw["start"], draw["transition"], emissions)[last]
+
+        return {"probability": self._over_draws(at_the_end)}
+
+    def forecast_states(self, steps: int, X: Any = None, lengths: Any = None) -> Array:
+        """Probability of each state in the steps that follow: (n, steps, K).
+
+        Parameters
+        ----------
+        steps : int
+        X : sequences or None
+            What came before; those that were fitted, if None.
+        lengths : (n,) or None
+
+        Returns
+        -------
+        (n, steps, K) array
+            Averaged over the draws of the parameters.
+        """
+        check_is_fitted(self)
+        if not (isinstance(steps, int | np.integer) and steps >= 1):
+            raise ValueError(
+                f"{self._who}.forecast_states: steps is {steps!r}; expected a whole number, at "
+                "least 1"
+            )
+        if X is None:
+            now = self._fitted_states()
+        else:
+            now = self._last_states(self._read_checked(X, lengths, "forecast_states")[0])
+        return self._states_ahead(now, int(steps)).mean(axis=0)
+
+    def _states_ahead(self, states: dict[str, Array], steps: int) -> Array:
+        """Probability of each state in the steps that follow, under each draw: (S, n, steps, K)."""
+        now = states["probability"]
+        return np.stack(
+            [forecast(now[s], self._draw(s)["transition"], steps) for s in range(self._n_draws)]
+        )
+
+    def _moments(self, states: dict[str, Array], steps: int, draws: Array) -> tuple[Array, Array]:
+        """Means (modes, of categories), and the covariances of the draws: (n, steps, D, ...)."""
+        shares = self._states_ahead(states, steps)
+        n, n_states = shares.shape[1], shares.shape[-1]
+        unknown = np.full((n * steps, len(self.schema_.columns)), np.nan)
+        family, expected = self.structure_.family, []
+        for s, share in enumerate(shares):
+            rows = share.reshape(-1, n_states) / len(shares)
+            expected.append(family.expected(self._draw(s)["family"], unknown, rows))
+        mean = family.settle(tree_sum(expected), unknown).reshape(n, steps, -1)
+        away = draws - draws.mean(axis=0)
+        return mean, np.einsum("mnti,mntj->ntij", away, away) / len(draws)
+
+    def _futures(
+        self, states: dict[str, Array], steps: int, n_draws: int, rng: np.random.Generator
+    ) -> Array:
+        now = states["probability"]
+        chosen = np.sort(rng.integers(self._n_draws, size=n_draws))
+        futures = np.empty((n_draws, now.shape[1], steps, len(self.schema_.columns)))
+        for s in np.unique(chosen):
+            places = np.flatnonzero(chosen == s)
+            shares = np.broadcast_to(now[s], (len(places), *now[s].shape))
+            futures[places] = self.structure_.draw_onward(self._draw(int(s)), shares, steps, rng)
+        return futures
 
     def stationary_distribution(self) -> Array:
         """Long-run share of time in each state under ``transmat_``: (K,)."""
