@@ -15,7 +15,9 @@ observed has a density.
 Filter and smoother have two routes to the same numbers: one step at a time, or all steps in log T
 rounds of batched calls (``parallel=True``). By default NumPy takes the rounds where the batch is
 small, so that calls cost more than their arithmetic (T=1,000, one sequence: ten times as fast),
-and other libraries the steps, whose program is short and soon compiled.
+and other libraries the steps, whose program is short and soon compiled. Take the steps where a
+sensor has no noise and Q is singular too: what it pins down, the rounds know up to rounding only,
+which a smoother may magnify.
 
 References
 ----------
@@ -35,6 +37,8 @@ from ppl_gen.algorithms.scans import Arrays, associative_scan, scan
 Array = Any
 
 LOG_2PI = math.log(2.0 * math.pi)
+#: Share of its variance before, below which what a sensor without noise leaves of it is rounding.
+KNOWN = 1e-20
 #: Numbers of a step (sequences times columns or states) up to which NumPy takes rounds, not steps.
 ROUNDS_WIDTH = 32
 
@@ -205,6 +209,12 @@ def update(
     log_prob = -0.5 * (quadratic + log_det + LOG_2PI * xp.sum(seen, axis=-1))
     rest = _identity(mean) - gain @ observation
     kept = sandwich(rest, covariance) + sandwich(gain, noise)
+    # What is seen without noise is known: rounding errors of its variance, and covariances that
+    # are large beside these, would tell the smoother of relations that are not there.
+    noiseless = xp.any(xp.linalg.diagonal(noise) == 0.0, axis=-1)[..., None]
+    known = xp.linalg.diagonal(kept) <= KNOWN * xp.linalg.diagonal(covariance)
+    open_ = xp.astype(~(noiseless & known), kept.dtype)
+    kept = kept * (open_[..., :, None] * open_[..., None, :])
     return mean + times(gain, innovation), kept, log_prob
 
 
@@ -370,15 +380,19 @@ def backward_kernels(model: LinearGaussian, filtered: Filtered) -> tuple[Array, 
     xp = array_namespace(filtered.mean)
     mean, covariance = filtered.mean[:, :-1], filtered.covariance[:, :-1]
     predicted = filtered.predicted_covariance[:, 1:]
-    # Unit diagonals make the solution independent of the units of the states; the ridge, of the
-    # size of rounding, decides where the prediction is singular, as it is of lagged values.
+    # A state that was seen without noise is known up to rounding, of the size of what it could be
+    # before: less than that counts as nothing, or the gain would be a ratio of rounding errors.
+    before = xp.linalg.diagonal(filtered.predicted_covariance[:, :-1])
+    width = before.shape[-1]
     size = xp.linalg.diagonal(predicted)
-    scale = xp.where(size > 0.0, size, xp.ones_like(size)) ** -0.5
-    width = size.shape[-1]
-    ridge = 4.0 * width * np.finfo(np.float64).eps
+    ridge = size + times(model.transition * model.transition, before)
+    ridge = 4.0 * width * np.finfo(np.float64).eps * xp.where(ridge > 0.0, ridge, 1.0 + ridge)
+    # Unit diagonals make the solution independent of the units of the states.
+    scale = (xp.maximum(size, xp.zeros_like(size)) + ridge) ** -0.5
     correlation = predicted * scale[..., :, None] * scale[..., None, :]
+    correlation = correlation + _identity(mean) * (ridge * scale * scale)[..., None, :]
     moved = (model.transition @ covariance) * scale[..., :, None]
-    solved = xp.linalg.solve(correlation + ridge * _identity(mean), moved)
+    solved = xp.linalg.solve(correlation, moved)
     gain = xp.matrix_transpose(solved * scale[..., :, None])
     rest = _identity(mean) - gain @ model.transition
     spread = sandwich(rest, covariance) + sandwich(gain, model.transition_covariance)

@@ -1,6 +1,6 @@
 """Linear Gaussian state space models: Kalman's filter and smoother, fitted by EM."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
@@ -129,18 +129,18 @@ class LinearGaussianStateSpace(ForecastingModel):
 
     # -- fitting -------------------------------------------------------------------------------
 
-    def fit(self, X: Any, y: Any = None, sample_weight: Any = None, lengths: Any = None) -> Any:
+    def fit(self, X: Any, lengths: Any = None, y: Any = None, sample_weight: Any = None) -> Self:
         """Fit the model to one or more sequences.
 
         Parameters
         ----------
         X : list of (T, D) tables or (T,) series, (n, T, D) array, or rows (N, D) or (N,)
             NaN is missing, single entries and whole steps.
+        lengths : (n,) or None
+            Of the sequences, where X has the rows of all.
         y : ignored
         sample_weight : (n,) or None
             Weights of the sequences, for EM.
-        lengths : (n,) or None
-            Of the sequences, where X has the rows of all.
 
         Returns
         -------
@@ -280,43 +280,34 @@ class LinearGaussianStateSpace(ForecastingModel):
     # -- drawing -------------------------------------------------------------------------------
 
     def sample(
-        self,
-        n_samples: int = 1,
-        random_state: Any = None,
-        *,
-        lengths: Any = None,
-        return_latent: bool = False,
+        self, n_samples: int = 1, random_state: Any = None, *, return_latent: bool = False
     ) -> Any:
-        """Draw new sequences, in the columns and dtypes of those that were fitted.
+        """Draw a sequence, in the columns and dtypes of those that were fitted.
 
         Parameters
         ----------
         n_samples : int
-            Steps of one sequence.
+            Its steps.
         random_state : int or None
-        lengths : (n,) or None
-            Steps of several sequences, in place of `n_samples`.
         return_latent : bool
             Return the states too.
 
         Returns
         -------
-        table of (N, D), or the table and (N, K) states
-            Rows of all sequences, one after another.
+        table of (n_samples, D), or the table and (n_samples, K) states
         """
         check_is_fitted(self)
-        counts = np.atleast_1d(n_samples if lengths is None else lengths)
-        if counts.ndim != 1 or counts.dtype.kind not in "iu" or counts.min(initial=1) < 1:
+        if not isinstance(n_samples, int | np.integer) or n_samples < 1:
             raise ValueError(
-                f"{self._who}.sample: the numbers of steps are {counts.tolist()}; expected whole "
-                "numbers, at least 1"
+                f"{self._who}.sample: n_samples is {n_samples!r}; expected a whole number of "
+                "steps, at least 1"
             )
-        values, states = self._draw_sequences(counts, random_state)
+        values, states = self._draw_sequences(np.array([n_samples]), random_state)
         table = self._table(values)
         return (table, states) if return_latent else table
 
     def impute(
-        self, X: Any, n_draws: int | None = None, random_state: Any = None, *, lengths: Any = None
+        self, X: Any, lengths: Any = None, n_draws: int | None = None, random_state: Any = None
     ) -> Any:
         """Fill in what is missing.
 
@@ -324,11 +315,11 @@ class LinearGaussianStateSpace(ForecastingModel):
         ----------
         X : sequences
             NaN is filled; the rest stays.
+        lengths : (n,) or None
         n_draws : int or None
             None fills with conditional means; a number gives as many completions, each a draw
             from the joint conditional of all that is missing (multiple imputation).
         random_state : int or None
-        lengths : (n,) or None
 
         Returns
         -------

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -119,7 +118,7 @@ class LinearGaussianStates:
     def log_evidence(self, parameters: Parameters, sequences: Sequences) -> Array:
         """Log density of each sequence, in nats: (n,)."""
         found = np.empty(len(sequences))
-        for chosen, padded in _side_by_side(sequences):
+        for chosen, padded in sequences.numbered_blocks():
             filtered = kalman_filter(LinearGaussian(**parameters), padded.values)
             found[chosen] = filtered.log_evidence
         return found
@@ -134,7 +133,7 @@ class LinearGaussianStates:
         model = LinearGaussian(**parameters)
         means = np.empty((len(sequences.values), self.n_states))
         covariances = np.empty((*means.shape, self.n_states))
-        for chosen, padded in _side_by_side(sequences):
+        for chosen, padded in sequences.numbered_blocks():
             filtered = kalman_filter(model, padded.values)
             found = kalman_smoother(model, filtered) if smooth else filtered
             for place, number in enumerate(chosen):
@@ -160,7 +159,7 @@ class LinearGaussianStates:
         data : Sequences, or Padded of any library
         """
         if isinstance(data, Sequences):
-            parts = [self.e_step(parameters, padded) for _, padded in _side_by_side(data)]
+            parts = [self.e_step(parameters, padded) for _, padded in data.numbered_blocks()]
             return tree_sum([part[0] for part in parts]), sum(part[1] for part in parts)
         model = LinearGaussian(**parameters)
         filtered = kalman_filter(model, data.values)
@@ -332,7 +331,7 @@ class LinearGaussianStates:
         states = states + rng.normal(scale=1.0 if how == "random" else 0.1, size=states.shape)
         together = Sequences(np.hstack([filled, states]), data.lengths, None, data.weights)
         parts = []
-        for _, padded in _side_by_side(together):
+        for _, padded in together.numbered_blocks():
             inside = ~np.isnan(padded.values[..., :1])
             known = np.where(inside, padded.values[..., self.n_columns :], 0.0)
             own = Padded(padded.values[..., : self.n_columns], None, padded.weights)
@@ -456,7 +455,7 @@ class LinearGaussianStates:
         """Complete the rows of sequences by a draw of their states, and then of the rest."""
         model = LinearGaussian(**parameters)
         states = np.empty((len(sequences.values), self.n_states))
-        for chosen, padded in _side_by_side(sequences):
+        for chosen, padded in sequences.numbered_blocks():
             filtered: Filtered = kalman_filter(model, padded.values)
             paths = draw_states(model, filtered, rng.normal(size=(1, *filtered.mean.shape)))[0]
             for place, number in enumerate(chosen):
@@ -468,16 +467,6 @@ class LinearGaussianStates:
         noise = times(root(spread), rng.normal(size=value.shape))
         drawn = value + times(slope, states) + noise
         return np.where(np.isnan(sequences.values), drawn, sequences.values)
-
-
-def _side_by_side(sequences: Sequences) -> Iterator[tuple[Array, Padded]]:
-    """Yield numbers of sequences of like length, and these sequences padded."""
-    order = np.argsort(-sequences.lengths, kind="stable")
-    done = 0
-    for padded in sequences.blocks():
-        chosen = order[done : done + len(padded.values)]
-        yield chosen, padded
-        done += len(chosen)
 
 
 def _outer(a: Array, b: Array) -> Array:
