@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 PUBLIC: dict[str, str] = {
     "BayesClassifier": "ppl_gen.bayes_rule",
     "classify": "ppl_gen.bayes_rule",
+    "Conjugate": "ppl_gen.inference.conjugate",
     "EM": "ppl_gen.inference.em",
     "NUTS": "ppl_gen.inference.nuts",
     "SVI": "ppl_gen.inference.svi",
@@ -25,6 +26,7 @@ PUBLIC: dict[str, str] = {
     "Normal": "ppl_gen.families",
     "Poisson": "ppl_gen.families",
     "GaussianMixture": "ppl_gen.models.mixture",
+    "LinearAutoregression": "ppl_gen.models.autoregression",
     "LinearGaussianStateSpace": "ppl_gen.models.state_space",
     "HiddenMarkovModel": "ppl_gen.models.hidden_markov",
     "MarkovChain": "ppl_gen.models.markov_chain",

@@ -206,24 +206,28 @@ def _check_sampler(
 
 
 def of_independent_draws(draws: Draws, info: Mapping[str, Any]) -> Verdict:
-    """Judge draws that an approximation made, by Pareto k where it is known.
+    """Judge independent draws: exact ones, or an approximation's, by Pareto k where it is known.
 
     Parameters
     ----------
     draws : dict of ndarray, shape (1, draws, ...)
     info : dict
-        ``pareto_k`` and ``converged`` are used, where there.
+        ``exact``, ``pareto_k`` and ``converged`` are used, where there.
 
     Returns
     -------
     Verdict
     """
     length = next(iter(draws.values())).shape[1]
-    good = [f"{length:,} independent draws from an approximation"]
     bad: list[str] = []
     advice: list[str] = []
     figures: dict[str, float] = {}
     _check_nan(draws, bad, advice)
+    if info.get("exact"):
+        return _paragraph(
+            [f"{length:,} independent draws from the posterior itself"], bad, advice, figures
+        )
+    good = [f"{length:,} independent draws from an approximation"]
     _check_converged(info, good, bad, advice)
     if info.get("pareto_k") is not None:
         k = float(info["pareto_k"])
