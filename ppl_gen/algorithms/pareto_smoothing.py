@@ -139,7 +139,7 @@ def smoothed_log_weights(log_weights: ArrayLike) -> tuple[NDArray[np.float64], f
 
     The largest weights are replaced by the expected order statistics of the generalised Pareto
     distribution fitted to them, and cut off at the largest of the weights as they were [1]_
-    (section 2, algorithm 1).
+    (algorithm 1).
 
     Parameters
     ----------

@@ -211,8 +211,8 @@ class TestBayes:
         model = HiddenMarkovModel(
             2, inference=NUTS(chains=2, warmup=300, draws=500), random_state=0
         )
-        exact = leave_future_out(model, x, first=40, step=5)
-        psis = leave_future_out(model, x, first=40, step=5, method="psis")
+        exact = leave_future_out(model, x, first=45, step=5)
+        psis = leave_future_out(model, x, first=45, step=5, method="psis")
         assert len(psis.refits) < len(exact.refits)
         # Two Monte Carlo estimates of posterior means with some hundred effective draws each.
         np.testing.assert_allclose(psis.pointwise, exact.pointwise, atol=0.15)
@@ -226,6 +226,18 @@ class TestBadInput:
             leave_future_out(MarkovChain(), ["abab", "bab"], first=2)
         with pytest.raises(ValueError, match="X has 3 sequences"):
             leave_future_out(held(), np.zeros((3, 20, 1)), first=10)
+
+    def test_codes_that_no_fit_has_seen(self):
+        x = np.arange(12) % 3 % 2
+        x[9] = 4
+        model = HiddenMarkovModel(2, emission="categorical", random_state=0)
+        with pytest.raises(ValueError, match=r"column 0 has code 4.*give n_categories"):
+            leave_future_out(model, x, first=6, refit=10)
+
+    def test_categories_of_a_frame_are_known_from_the_start(self):
+        frame = pd.DataFrame({"kind": list("abababababac")})
+        model = HiddenMarkovModel(1, emission="auto", random_state=0)
+        assert np.isfinite(leave_future_out(model, frame, first=8, refit=10).elpd)
 
     def test_one_in_a_list_is_one(self):
         alone = leave_future_out(held(), [SERIES], first=30)

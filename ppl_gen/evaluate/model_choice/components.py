@@ -76,7 +76,7 @@ def compare_components(
     components are added.
 
     Standard errors are those of a ratio of totals, log density over steps, where sequences are
-    the units that are drawn (Cochran 1977, Sampling Techniques, eq. 6.13); they leave out that
+    the units that are drawn (Cochran 1977, Sampling Techniques, chapter 6); they leave out that
     folds share training data. A difference of less than two or so of its own is no difference.
 
     References

@@ -105,7 +105,7 @@ def leave_future_out(
         "psis", after a Bayesian fit, spares most fits: it gives the draws of the last one the
         weights :math:`p(x_{s+1}, \dots, x_t \mid x_1, \dots, x_s, \theta)` of the steps since,
         Pareto-smoothed, and fits again where their k is over 0.7 (Burkner, Gabry & Vehtari
-        2020, section 2.2).
+        2020, section 2).
 
     Returns
     -------
