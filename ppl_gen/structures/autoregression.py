@@ -426,11 +426,10 @@ class Autoregression:
         return Program(make_program(self))
 
     def program_data(self, data: Sequences) -> dict[str, Array]:
-        """Return complete sequences as the arguments of the program."""
-        if np.isnan(data.values).any():
-            return {}
-        u, _ = self.regression(data)
-        return {"regressors": u, "x": data.values[self._rows(data)]}
+        """Return sequences as the arguments of the program: steps complete with their lags."""
+        u, y = self.regression(data)
+        complete = ~np.isnan(np.hstack([u, y])).any(axis=1)
+        return {"regressors": u[complete], "x": data.values[self._rows(data)[complete]]}
 
     def parameters(self, found: dict[str, Array]) -> Parameters:
         """Return the parameters from the sites of the program; leading axes are draws."""

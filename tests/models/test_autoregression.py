@@ -168,7 +168,7 @@ def test_a_random_walk_may_be_either():
     assert "intercept" not in model.parameters_
 
 
-def test_missing_values_cost_little():
+def test_missing_values_cost_little(tmp_path):
     X, _ = two_series(lengths=(400, 300))
     whole = LinearAutoregression(1, inference=EM(tol=1e-8)).fit(X)
     rng = np.random.default_rng(0)
@@ -185,6 +185,9 @@ def test_missing_values_cost_little():
     cut = [np.vstack([x[:-1], np.full((1, 2), np.nan)]) for x in X]
     np.testing.assert_allclose(model.forecast(1, cut).mean[:, 0], two.mean[:, 1], atol=1e-10)
     np.testing.assert_allclose(model.log_prob(cut), model.log_prob([x[:-1] for x in X]))
+    model.save(tmp_path / "holed")
+    again = ppl_gen.load(tmp_path / "holed")
+    np.testing.assert_allclose(again.forecast(3).mean, model.forecast(3).mean, rtol=1e-12)
 
 
 # -- manners -----------------------------------------------------------------------------------
