@@ -17,6 +17,7 @@ from ppl_gen.algorithms.trees import tree_leaves, tree_map
 from ppl_gen.data import Schema
 from ppl_gen.engines.devices import resolve_device
 from ppl_gen.inference.base import InferenceMethod, resolve
+from ppl_gen.inference.conjugate import Conjugate
 from ppl_gen.inference.em import EM
 from ppl_gen.table_reader import TableReader
 
@@ -167,6 +168,9 @@ class GenerativeModel(TableReader):
         rng: np.random.Generator,
         device: str,
     ) -> None:
+        if isinstance(method, Conjugate):
+            self._fit_conjugate(structure, data, method, rng)
+            return
         posterior = method.run(
             structure.program(),
             (),
@@ -181,6 +185,24 @@ class GenerativeModel(TableReader):
             start=self._mode(structure, data, rng),
         )
         self._posterior = posterior.relabel() if self._exchangeable() else posterior
+        self.parameters_ = structure.parameters(_thinned(self._posterior.draws))
+
+    def _fit_conjugate(
+        self, structure: Any, data: Any, method: Conjugate, rng: np.random.Generator
+    ) -> None:
+        """Keep independent draws of the posterior itself."""
+        from ppl_gen.posterior import Posterior
+
+        draws = method.fit(structure, data, rng)
+        self._posterior = Posterior(
+            {name: value[None] for name, value in draws.items()},
+            method=method.name,
+            engine="numpyro",
+            model=structure.program(),
+            kwargs=structure.program_data(data),
+            coords=self._coords(structure),
+            info={"settings": method.get_params(), "exact": True},
+        )
         self.parameters_ = structure.parameters(_thinned(self._posterior.draws))
 
     def _mode(self, structure: Any, data: Any, rng: np.random.Generator) -> dict[str, Array]:

@@ -5,12 +5,9 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from ppl_gen.estimator import SCORING_DRAWS
 from ppl_gen.forecasts import ForecastingModel
 from ppl_gen.inference.base import InferenceMethod
-from ppl_gen.inference.conjugate import Conjugate
 from ppl_gen.inference.em import EM
-from ppl_gen.posterior import Posterior
 from ppl_gen.sequences import Sequences
 from ppl_gen.structures.autoregression import TRENDS, Autoregression
 
@@ -213,32 +210,6 @@ class LinearAutoregression(ForecastingModel):
                 )
             given["scale"] = scale
         return {name: v if name == "scale" else float(v) for name, v in given.items()}
-
-    def _fit_program(
-        self,
-        structure: Autoregression,
-        data: Sequences,
-        method: InferenceMethod,
-        rng: np.random.Generator,
-        device: str,
-    ) -> None:
-        if not isinstance(method, Conjugate):
-            super()._fit_program(structure, data, method, rng, device)
-            return
-        draws = method.fit(structure, data, rng)
-        self._posterior = Posterior(
-            {name: value[None] for name, value in draws.items()},
-            method=method.name,
-            engine="numpyro",
-            model=structure.program(),
-            kwargs=structure.program_data(data),
-            coords=self._coords(structure),
-            info={"settings": method.get_params(), "exact": True},
-        )
-        keep = np.arange(method.draws)
-        if method.draws > SCORING_DRAWS:
-            keep = np.linspace(0, method.draws - 1, SCORING_DRAWS).astype(int)
-        self.parameters_ = structure.parameters({n: value[keep] for n, value in draws.items()})
 
     def _keep_training(self, data: Sequences) -> None:
         super()._keep_training(data)

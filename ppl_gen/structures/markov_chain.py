@@ -216,6 +216,21 @@ class ContextChain:
         """There are no components that could die."""
         return parameters, 0
 
+    def draw_posterior(
+        self, data: Sequences, n_draws: int, rng: np.random.Generator
+    ) -> dict[str, Array]:
+        """Draw the sites of the program from their posterior, which is Dirichlet: (draws, ...)."""
+        counts = self.count(data)["count"][:-1].reshape(-1, self.n_states)
+        gammas = rng.standard_gamma(1.0 + self.pseudocount + counts, (n_draws, *counts.shape))
+        rows = gammas / gammas.sum(axis=-1, keepdims=True)
+        if self.order == 0:
+            return {"transition": rows}
+        start = rows[:, self.n_inner :]
+        return {
+            "transition": rows[:, : self.n_inner],
+            "start": start[:, 0] if self.order == 1 else start,
+        }
+
     # -- drawing and forecasting ---------------------------------------------------------------
 
     def sample(

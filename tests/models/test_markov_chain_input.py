@@ -93,6 +93,8 @@ def test_classifiers_want_sequences(X):
         ({"smoothing": "kneser-ney", "inference": "nuts"}, "abc", "by EM without batch_size"),
         ({"smoothing": "kneser-ney", "inference": EM(batch_size=2)}, "abc", "batch_size"),
         ({"inference": EM(engine="jax")}, "abc", "EM counts, by NumPy"),
+        ({"smoothing": "kneser-ney", "inference": "conjugate"}, "abc", "by EM without batch_size"),
+        ({"order": 12, "inference": "conjugate"}, "abcdefghij" * 2, "too many contexts"),
         ({"inference": "gibbs"}, "abc", "unknown 'gibbs'"),
         ({"pseudocount": -1}, "abc", "pseudocount is -1"),
         ({"pseudocount": np.nan}, "abc", "pseudocount is nan"),

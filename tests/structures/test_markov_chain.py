@@ -207,6 +207,25 @@ def test_the_mode_maximises_the_posterior():
         assert objective(moved) < objective(best)
 
 
+@pytest.mark.parametrize("order", [0, 1, 2])
+def test_exact_draws_are_dirichlet(order):
+    structure, data = bound(drawn(), order, complete=True)
+    draws = structure.draw_posterior(data, 20_000, np.random.default_rng(0))
+    counts = structure.m_step({"count": structure.count(data)["count"]})  # for the shapes alone
+    exact = structure.sites(counts)
+    assert {name: value.shape for name, value in exact.items()} == {
+        name: value.shape[1:] for name, value in draws.items()
+    }
+    concentration = structure.count(data)["count"][:-1].reshape(-1, K) + 1.0 + structure.pseudocount
+    total = concentration.sum(axis=1, keepdims=True)
+    mean = concentration / total
+    sd = np.sqrt(mean * (1.0 - mean) / (total + 1.0))
+    found = structure.parameters(draws)["seen"][str(order)][:, :-1].reshape(20_000, -1, K)
+    # Five standard errors, of at most 33 numbers.
+    assert (np.abs(found.mean(axis=0) - mean) < 5.0 * sd / np.sqrt(20_000)).all()
+    np.testing.assert_allclose(found.std(axis=0), sd, rtol=0.04)
+
+
 def test_parameters_and_sites_are_one_to_one():
     for order in range(4):
         structure, data = bound(drawn(), order, complete=True)

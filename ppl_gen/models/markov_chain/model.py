@@ -37,7 +37,7 @@ class MarkovChain(LongRun, TokenModel):
     pseudocount : float or (K,) array
         Prior count of every state after every context: rows have a Dirichlet(1 + pseudocount)
         prior. EM takes the posterior mode, ``(n + pseudocount) / (total + its sum)``, as Laplace's
-        rule does for 1; 0 is maximum likelihood. SVI and NUTS draw from the posterior.
+        rule does for 1; 0 is maximum likelihood. The other methods draw from the posterior.
     smoothing : {None, "jelinek-mercer", "kneser-ney"}
         None estimates every context by itself. The others interpolate with shorter contexts, down
         to the uniform distribution, and leave the prior aside: linearly, with weights found by
@@ -46,8 +46,9 @@ class MarkovChain(LongRun, TokenModel):
     states : sequence or None
         All states that may occur, in their order; by default those of the sequences fitted,
         sorted.
-    inference : str, EM, SVI, NUTS or None
-        By default, EM: counts, in one pass.
+    inference : str, EM, Conjugate, SVI, NUTS or None
+        By default, EM: counts, in one pass. Conjugate draws from the posterior itself, which is
+        Dirichlet; SVI and NUTS find it by the program.
     random_state : int, RandomState or None
     device : str
         "auto", "cpu", "cuda" or "cuda:1", for SVI and NUTS; counting is done on the CPU.
@@ -99,6 +100,7 @@ class MarkovChain(LongRun, TokenModel):
     ['a rose is']
     """
 
+    methods: ClassVar[tuple[str, ...]] = ("em", "conjugate", "svi", "nuts")
     structure_kind: ClassVar[Any] = ContextChain
 
     structure_: ContextChain
@@ -325,6 +327,26 @@ class MarkovChain(LongRun, TokenModel):
         return model
 
     # -- scoring -------------------------------------------------------------------------------
+
+    def log_prob(self, X: Any, lengths: Any = None) -> Array:
+        """Log probability of each sequence given its length, in nats.
+
+        Parameters
+        ----------
+        X, lengths
+            Sequences; see the notes of the class.
+
+        Returns
+        -------
+        (n,) array
+            After a Bayesian fit, the log posterior predictive probability.
+
+        Raises
+        ------
+        ValueError
+            If a state is missing, or was not there in the fit: the message names it.
+        """
+        return super().log_prob(X, lengths)
 
     def perplexity(self, X: Any, lengths: Any = None) -> float:
         """Exponential of minus the mean log probability of a state: the lower the better.
