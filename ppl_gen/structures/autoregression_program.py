@@ -58,7 +58,7 @@ def make_program(structure: Autoregression) -> Callable[..., None]:
         spread = ops.asarray(structure.spread)
         mean = ops.asarray(structure.centre) + (regressors @ weights) * spread
         covariance = noise * (spread[:, None] * spread)
-        with plate("row", regressors.shape[0]):
+        with plate("time", regressors.shape[0]):  # steps depend on those before: no LOO
             sample("x", dist.MultivariateNormal(mean, covariance_matrix=covariance), obs=x)
 
     return autoregression

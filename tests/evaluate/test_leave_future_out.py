@@ -5,7 +5,15 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from ppl_gen import EM, NUTS, GaussianMixture, HiddenMarkovModel, MarkovChain
+from ppl_gen import (
+    EM,
+    NUTS,
+    Conjugate,
+    GaussianMixture,
+    HiddenMarkovModel,
+    LinearAutoregression,
+    MarkovChain,
+)
 from ppl_gen.datasets import load_nile
 from ppl_gen.evaluate.model_choice import leave_future_out
 from ppl_gen.models.state_space import LinearGaussianStateSpace
@@ -189,6 +197,17 @@ class TestBayes:
         quiet = leave_future_out(_NormalMean(), self.X, first=10, method="psis")
         assert len(found.refits) > len(quiet.refits)
         np.testing.assert_allclose(found.pointwise, expected, atol=0.15)
+
+    def test_autoregression_by_conjugate_draws(self):
+        flow = load_nile().frame[["flow"]]
+        model = LinearAutoregression(1, inference=Conjugate(draws=500), random_state=0)
+        exact = leave_future_out(model, flow, first=88)
+        psis = leave_future_out(model, flow, first=88, method="psis")
+        assert len(psis.refits) < 3
+        # As above, with 500 draws.
+        np.testing.assert_allclose(psis.pointwise, exact.pointwise, atol=0.15)
+        with pytest.raises(ValueError, match=r"x has an observation a step.*leave_future_out"):
+            model.fit(flow).posterior_.loo()
 
     def test_fits_at_the_latest_after_refit(self):
         found = leave_future_out(_NormalMean(), self.X, first=10, refit=8, method="psis")
