@@ -72,6 +72,11 @@ def _has_nan(x: Array) -> bool:
     return bool(np.isnan(x.data.sum() if hasattr(x, "toarray") else x.sum()))
 
 
+def _in_part_missing(x: Array) -> bool:
+    absent = np.isnan(x)
+    return bool((absent.any(axis=1) & ~absent.all(axis=1)).any())
+
+
 def _namespace(x: Array, parameters: Array) -> Any:
     return np if hasattr(x, "toarray") else array_namespace(x, parameters)
 
@@ -176,7 +181,8 @@ class Multinomial(Counted):
 
     Notes
     -----
-    The total of a row is taken as given. A missing count would leave it unknown: NaN is refused.
+    The total of a row is taken as given. A missing count would leave it unknown: NaN is refused,
+    but for rows of which all is missing, which say nothing.
 
     Examples
     --------
@@ -194,11 +200,14 @@ class Multinomial(Counted):
 
     def bind(self, x: Array, n_classes: int) -> Self:
         bound = super().bind(x, n_classes)
-        mean_total = float(x.sum()) / max(x.shape[0], 1)
+        n_seen = x.shape[0]
+        if bound.missing:
+            n_seen -= int(np.isnan(x[:, 0]).sum())
+        mean_total = float(stored(x).sum()) / max(n_seen, 1)
         return dataclasses.replace(bound, total=max(round(mean_total), 1))
 
     def check(self, x: Array) -> None:
-        if _has_nan(x):
+        if _has_nan(x) and (hasattr(x, "toarray") or _in_part_missing(x)):
             raise ValueError(
                 "Multinomial: X has NaN, but a count that is missing leaves the total of its row "
                 "unknown; fill it, or use Poisson columns, which take NaN"
@@ -213,10 +222,12 @@ class Multinomial(Counted):
     def log_prob(self, parameters: Parameters, x: Array) -> Array:
         probs = parameters["probs"]
         xp = _namespace(x, probs)
-        return x @ xp.log(probs).T + log_coefficient(xp, x)[:, None]
+        values, _ = _split(xp, x, self.missing)
+        return values @ xp.log(probs).T + log_coefficient(xp, values)[:, None]
 
     def statistics(self, parameters: Parameters, x: Array, responsibilities: Array) -> Statistics:
-        return {"count": (x.T @ responsibilities).T}
+        values, _ = _split(_namespace(x, responsibilities), x, self.missing)
+        return {"count": (values.T @ responsibilities).T}
 
     def estimate(self, statistics: Statistics) -> Parameters:
         counts = statistics["count"] + self.alpha
@@ -247,10 +258,11 @@ class Multinomial(Counted):
         return n_classes * ((self.n_columns or 1) - 1)
 
     def expected(self, parameters: Parameters, x: Array, responsibilities: Array) -> Any:
-        return x  # complete: a missing count is refused
+        return (self.total or 1) * (responsibilities @ parameters["probs"])
 
     def column_log_prob(self, parameters: Parameters, x: Array) -> Array:
-        return x[:, None, :] * np.log(parameters["probs"])
+        values, _ = _split(np, x, self.missing)
+        return values[:, None, :] * np.log(parameters["probs"])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -207,13 +207,15 @@ class HiddenMarkov:
                 "states that the transitions allow explains it and its known states; allow more "
                 "transitions, or correct the known states"
             )
-        evidence = found.log_evidence
+        evidence, shares = found.log_evidence, found.marginals
+        if side.seen is not None:
+            shares *= side.seen[:, None]
         total = evidence.sum() if data.weights is None else data.weights @ evidence
         statistics = {
             "start": found.start,
             "transition": found.transitions,
-            "occupancy": found.marginals.sum(axis=0),
-            "family": side.statistics(self.family, parameters["family"], found.marginals),
+            "occupancy": shares.sum(axis=0),
+            "family": side.statistics(self.family, parameters["family"], shares),
         }
         return statistics, total
 
@@ -241,7 +243,8 @@ class HiddenMarkov:
 
         logs = [jax_ops.log(parameters["start"]), jax_ops.log(parameters["transition"])]
         evidence, counts = jax.value_and_grad(total, argnums=(0, 1, 2))(*logs, log_emission)
-        shares = counts[2].reshape(n * steps, self.n_states)
+        seen = ~jax_ops.all(jax_ops.isnan(data.values), axis=-1)
+        shares = (counts[2] * seen[..., None]).reshape(n * steps, self.n_states)
         # What comes after the end is no move: nothing is known there but the state before.
         after = jax_ops.arange(1, steps) >= data.lengths[:, None]
         beyond = (counts[2][:, :-1] * after[..., None]).sum(axis=(0, 1))
@@ -287,7 +290,8 @@ class HiddenMarkov:
         if "start" not in self.given:
             total -= _log_prior(parameters["start"], self.start_prior)
         if "transition" not in self.given:
-            total -= _log_prior(parameters["transition"], self.transition_prior)
+            allowed = self._allowed
+            total -= _log_prior(parameters["transition"][allowed], self.transition_prior[allowed])
         if "family" not in self.given:
             total += self.family.penalty(parameters["family"], statistics["family"])
         return total

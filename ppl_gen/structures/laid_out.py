@@ -1,6 +1,7 @@
 """Rows of sequences in the order in which recursions over time take them."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,16 @@ class Side:
             return found
 
         return Emissions(self.layout, log_prob, n_states, self.room)
+
+    @cached_property
+    def seen(self) -> Array | None:
+        """Whether anything of each step is seen, as 0/1 (N,); None if of all.
+
+        Nothing is to be learned of the emissions at other steps. To leave them out converges
+        faster than to count what is expected of them, and padding makes no difference.
+        """
+        unseen = np.isnan(self.values).all(axis=1)
+        return (~unseen).astype(np.float64) if unseen.any() else None
 
     def statistics(self, family: Family, parameters: Parameters, marginals: Array) -> Statistics:
         """Statistics of the family, given marginals (N, K) in the order of the layout."""
