@@ -15,9 +15,7 @@ observed has a density.
 Filter and smoother have two routes to the same numbers: one step at a time, or all steps in log T
 rounds of batched calls (``parallel=True``). By default NumPy takes the rounds where the batch is
 small, so that calls cost more than their arithmetic (T=1,000, one sequence: ten times as fast),
-and other libraries the steps, whose program is short and soon compiled. Take the steps where a
-sensor has no noise and Q is singular too: what it pins down, the rounds know up to rounding only,
-which a smoother may magnify.
+and other libraries the steps, whose program is short and soon compiled.
 
 References
 ----------
@@ -37,8 +35,8 @@ from ppl_gen.algorithms.scans import Arrays, associative_scan, scan
 Array = Any
 
 LOG_2PI = math.log(2.0 * math.pi)
-#: Share of its variance before, below which what a sensor without noise leaves of it is rounding.
-KNOWN = 1e-20
+#: Share of what moves a state, below which what a sensor without noise leaves of it is rounding.
+KNOWN = 1e-12
 #: Numbers of a step (sequences times columns or states) up to which NumPy takes rounds, not steps.
 ROUNDS_WIDTH = 32
 
@@ -154,11 +152,12 @@ def kalman_filter(model: LinearGaussian, x: Array, *, parallel: bool | None = No
         xp.broadcast_to(model.initial_mean, (n, width)),
         xp.broadcast_to(model.initial_covariance, (n, width, width)),
     )
+    resolution = _resolution(model)
     if not _in_rounds(parallel, x, first[0]):
 
         def step(carry: Arrays, row: Arrays) -> tuple[Arrays, Arrays]:
             before, spread = carry
-            mean, covariance, log_prob = update(model, before, spread, row[0])
+            mean, covariance, log_prob = update(model, before, spread, row[0], resolution)
             after = predict(model, mean, covariance)
             return after, (mean, covariance, before, spread, log_prob)
 
@@ -168,17 +167,22 @@ def kalman_filter(model: LinearGaussian, x: Array, *, parallel: bool | None = No
     _, filtered_mean, filtered_covariance, _, _ = associative_scan(
         _combine_filters, _filter_elements(model, *first, steps)
     )
-    mean, covariance = predict(model, filtered_mean[:-1, ..., 0], filtered_covariance[:-1])
+    filtered_covariance = _settled(filtered_covariance[:-1], resolution)
+    mean, covariance = predict(model, filtered_mean[:-1, ..., 0], filtered_covariance)
     before = xp.concat([first[0][None], mean])
     spread = xp.concat([first[1][None], covariance])
     # From the predictions on, every step is by itself; the update is taken once more for its form.
-    mean, covariance, log_prob = update(model, before, spread, steps)
+    mean, covariance, log_prob = update(model, before, spread, steps, resolution)
     found = (mean, covariance, before, spread, log_prob)
     return Filtered(*(xp.moveaxis(array, 0, 1) for array in found))
 
 
 def update(
-    model: LinearGaussian, mean: Array, covariance: Array, x: Array
+    model: LinearGaussian,
+    mean: Array,
+    covariance: Array,
+    x: Array,
+    resolution: Array | None = None,
 ) -> tuple[Array, Array, Array]:
     """Condition states N(mean, covariance) on what is observed of x.
 
@@ -189,6 +193,8 @@ def update(
     covariance : (..., K, K)
     x : (..., D)
         NaN where missing.
+    resolution : (K,) or None
+        Variances up to which a state counts as known.
 
     Returns
     -------
@@ -209,12 +215,7 @@ def update(
     log_prob = -0.5 * (quadratic + log_det + LOG_2PI * xp.sum(seen, axis=-1))
     rest = _identity(mean) - gain @ observation
     kept = sandwich(rest, covariance) + sandwich(gain, noise)
-    # What is seen without noise is known: rounding errors of its variance, and covariances that
-    # are large beside these, would tell the smoother of relations that are not there.
-    noiseless = xp.any(xp.linalg.diagonal(noise) == 0.0, axis=-1)[..., None]
-    known = xp.linalg.diagonal(kept) <= KNOWN * xp.linalg.diagonal(covariance)
-    open_ = xp.astype(~(noiseless & known), kept.dtype)
-    kept = kept * (open_[..., :, None] * open_[..., None, :])
+    kept = _settled(kept, resolution)
     return mean + times(gain, innovation), kept, log_prob
 
 
@@ -312,6 +313,32 @@ def partial_observation(model: LinearGaussian, x: Array) -> tuple[Array, Array, 
     return model.observation * seen[..., :, None], noise, residual, seen
 
 
+def _resolution(model: LinearGaussian) -> Array:
+    """Variances up to which states are known: (K,), 0 where all sensors have noise.
+
+    A sensor without noise leaves of a variance its rounding errors, and covariances that are
+    large beside these: a smoother would see relations that are not there. What is real is of the
+    size of what moves the state within K steps.
+    """
+    xp = array_namespace(model.transition)
+    moved = model.transition_covariance
+    total = moved
+    for _ in range(model.transition.shape[-1] - 1):
+        moved = sandwich(model.transition, moved)
+        total = total + moved
+    noiseless = xp.any(xp.linalg.diagonal(model.observation_covariance) == 0.0)
+    return KNOWN * xp.linalg.diagonal(total) * xp.astype(noiseless, total.dtype)
+
+
+def _settled(covariance: Array, resolution: Array | None) -> Array:
+    """Clear the rows and columns of states that are known."""
+    if resolution is None:
+        return covariance
+    xp = array_namespace(covariance)
+    rest = xp.astype(xp.linalg.diagonal(covariance) > resolution, covariance.dtype)
+    return covariance * (rest[..., :, None] * rest[..., None, :])
+
+
 def _filter_elements(
     model: LinearGaussian, mean: Array, covariance: Array, steps: Array
 ) -> tuple[Array, Array, Array, Array, Array]:
@@ -380,19 +407,14 @@ def backward_kernels(model: LinearGaussian, filtered: Filtered) -> tuple[Array, 
     xp = array_namespace(filtered.mean)
     mean, covariance = filtered.mean[:, :-1], filtered.covariance[:, :-1]
     predicted = filtered.predicted_covariance[:, 1:]
-    # A state that was seen without noise is known up to rounding, of the size of what it could be
-    # before: less than that counts as nothing, or the gain would be a ratio of rounding errors.
-    before = xp.linalg.diagonal(filtered.predicted_covariance[:, :-1])
-    width = before.shape[-1]
+    # Unit diagonals make the solution independent of the units of the states; the ridge, of the
+    # size of rounding, decides where the prediction is singular, as it is of lagged values.
     size = xp.linalg.diagonal(predicted)
-    ridge = size + times(model.transition * model.transition, before)
-    ridge = 4.0 * width * np.finfo(np.float64).eps * xp.where(ridge > 0.0, ridge, 1.0 + ridge)
-    # Unit diagonals make the solution independent of the units of the states.
-    scale = (xp.maximum(size, xp.zeros_like(size)) + ridge) ** -0.5
+    scale = xp.where(size > 0.0, size, xp.ones_like(size)) ** -0.5
+    ridge = 4.0 * size.shape[-1] * np.finfo(np.float64).eps
     correlation = predicted * scale[..., :, None] * scale[..., None, :]
-    correlation = correlation + _identity(mean) * (ridge * scale * scale)[..., None, :]
     moved = (model.transition @ covariance) * scale[..., :, None]
-    solved = xp.linalg.solve(correlation, moved)
+    solved = xp.linalg.solve(correlation + ridge * _identity(mean), moved)
     gain = xp.matrix_transpose(solved * scale[..., :, None])
     rest = _identity(mean) - gain @ model.transition
     spread = sandwich(rest, covariance) + sandwich(gain, model.transition_covariance)

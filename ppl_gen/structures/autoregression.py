@@ -241,7 +241,7 @@ class Autoregression:
         for number in np.flatnonzero(np.isnan(means).any(axis=1)):
             x = sequences[[number]].values[None]
             begun, _ = self._begun(model, x)
-            filtered = kalman_filter(begun, x[:, self.order :], parallel=False)
+            filtered = kalman_filter(begun, x[:, self.order :])
             means[number] = filtered.mean[0, -1]
             covariances[number] = filtered.covariance[0, -1]
         return means, covariances
@@ -268,7 +268,7 @@ class Autoregression:
             for chosen, padded in sequences.numbered_blocks():
                 begun, _ = self._begun(model, padded.values)
                 rest = padded.values[:, self.order :]
-                found[chosen] = kalman_filter(begun, rest, parallel=False).log_evidence
+                found[chosen] = kalman_filter(begun, rest).log_evidence
             return found
         each = self._row_log_prob(parameters, sequences)
         owner = np.repeat(np.arange(len(sequences)), sequences.lengths)[self._rows(sequences)]
@@ -323,9 +323,8 @@ class Autoregression:
         known = p * width
         begun, before = self._begun(self.linear_gaussian(parameters), data.values)
         x = data.values[:, p:]
-        # Step by step: what is observed is known exactly, which the rounds would blur.
-        filtered = kalman_filter(begun, x, parallel=False)
-        smoothed = kalman_smoother(begun, filtered, parallel=False)
+        filtered = kalman_filter(begun, x)
+        smoothed = kalman_smoother(begun, filtered)
         evidence = filtered.log_evidence
         # Steps after the last value of a sequence say nothing, and are left out.
         seen = xp.astype(xp.any(~xp.isnan(x), axis=2), smoothed.mean.dtype)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from scipy.stats import multivariate_normal
 
 from ppl_gen import engines
+from ppl_gen.algorithms.companion import companion_form
 from ppl_gen.algorithms.kalman import LinearGaussian, kalman_filter, kalman_smoother
 from ppl_gen.algorithms.kalman_paths import draw_states, forecast, root, simulate, stationary
 
@@ -59,6 +60,25 @@ def test_singular_covariances(parallel):
     x = data(model)
     filtered = kalman_filter(model, x, parallel=parallel)
     check_against_dense(model, x, filtered, kalman_smoother(model, filtered, parallel=parallel))
+
+
+@settings(max_examples=25)
+@given(st.integers(1, 3), st.integers(1, 3), st.integers(0, 10_000))
+def test_lags_seen_in_part(order, width, seed):
+    """Autoregressions: sensors and most states have no noise; some columns are missing."""
+    rng = np.random.default_rng(seed)
+    coefficients = rng.normal(size=(order, width, width))
+    companion = companion_form(coefficients, np.zeros(width), None, np.eye(width)).transition
+    coefficients *= 0.9 / np.abs(np.linalg.eigvals(companion)).max()
+    square = rng.normal(size=(width, width))
+    noise = square @ square.T + 0.3 * np.eye(width)
+    model = companion_form(coefficients, rng.normal(size=width), None, noise)
+    x = rng.normal(size=(1, 8, width))
+    x[rng.random(x.shape) < 0.3] = np.nan
+    for parallel in (False, True):
+        filtered = kalman_filter(model, x, parallel=parallel)
+        smoothed = kalman_smoother(model, filtered, parallel=parallel)
+        check_against_dense(model, x, filtered, smoothed)
 
 
 @settings(max_examples=25)
