@@ -24,7 +24,7 @@ from ppl_gen.algorithms.side_by_side import Layout, lay_out
 
 Array = Any
 
-TINY = np.finfo(np.float64).tiny
+TINY, LOWEST = np.finfo(np.float64).tiny, np.finfo(np.float64).min
 #: Posterior odds of all lost paths together that would still be harmless.
 HARMLESS = 1e-20
 #: Difference of posterior probabilities between two pieces that rounding explains.
@@ -77,6 +77,16 @@ class Emissions:
     def logs(self) -> Array:
         """All log densities, in the order of the layout: (N, K)."""
         return np.concatenate(map_rows(self.log_prob, len(self.layout.rows)))
+
+    def logs_by_state(self) -> Array:
+        """All log densities, in the order of the layout, with states along rows: (K, N)."""
+        logs = np.empty((self.n_states, len(self.layout.rows)))
+
+        def fill(columns: slice) -> None:
+            logs[:, columns] = self.log_prob(columns).T
+
+        map_rows(fill, logs.shape[1])
+        return logs
 
     def scaled(self) -> tuple[Array, Array]:
         """Densities over the largest of each step, (N, K), and the logarithms of those, (N,)."""
@@ -235,8 +245,11 @@ def smooth(
     evidence = run.log_evidence()
     marginals, largest = run.back()
     ahead = run.scaled  # the pass back leaves there what lies ahead
-    redone = []
-    for number in _unsafe(run.scale, largest, layout):
+    unsafe, redone = _unsafe(run.scale, largest, layout), []
+    if run.exit is not None and largest is not None:
+        joins = _unsafe_joins(transition, run.entry, run.exit, run.filtered, ahead, layout)
+        unsafe = np.union1d(unsafe, joins)
+    for number in unsafe:
         columns, logs = emissions.of_sequence(number)
         evidence[number], marginals[columns], counts = _smooth_in_logs(start, transition, logs)
         redone.append(counts if weights is None else counts * weights[number])
@@ -430,29 +443,42 @@ def _hand_on(
     if not layout.is_cut:
         return entry, None
     chain = layout.chain
-    through = _transfers(transition, scaled, layout)[chain.rows]  # (P, in, out)
-    onward, starts = through @ transition, chain.starts
+    through, logs = _transfers(transition, scaled, layout)
+    through, logs = through[chain.rows], logs[chain.rows, None]  # (P, in, out), (P, 1, in)
+    starts = chain.starts
     carried = np.repeat(start[None, None], starts[1], axis=0)
     for begin, end in pairwise(starts):
         carried = carried[: end - begin]
         entry[chain.rows[begin:end]] = carried[:, 0]
-        carried = carried @ onward[begin:end]
+        carried = _times(carried, logs[begin:end]) @ through[begin:end] @ transition
         carried /= np.maximum(carried.sum(axis=2, keepdims=True), TINY)
     if not back:
         return entry, None
-    behind = transition @ through
     exit_ = np.ones_like(entry)
-    message = np.ones((starts[1], len(start), 1))
+    message, onward = np.ones((starts[1], 1, len(start))), transition.T.copy()
+    backward = through.transpose(0, 2, 1)
     for begin, end in zip(starts[-2::-1], starts[:0:-1], strict=True):
         now = message[: end - begin]
-        exit_[chain.rows[begin:end]] = now[:, :, 0]
-        np.matmul(behind[begin:end], now, out=now)
-        now /= np.maximum(now.max(axis=1, keepdims=True), TINY)
+        exit_[chain.rows[begin:end]] = now[:, 0]
+        now[...] = _times(now @ backward[begin:end], logs[begin:end]) @ onward
+        now /= np.maximum(now.max(axis=2, keepdims=True), TINY)
     return entry, exit_
 
 
-def _transfers(transition: Array, scaled: Array, layout: Layout) -> Array:
-    """Products of ``diag(b_t) A`` over each piece, each up to a factor: (P, K in, K out)."""
+def _times(weights: Array, logs: Array) -> Array:
+    """Weights times exponentials, (m, 1, K), over the largest product of each m."""
+    with np.errstate(divide="ignore"):
+        found = np.log(weights) + logs
+    found -= np.maximum(found.max(axis=2, keepdims=True), LOWEST)
+    return np.exp(found)
+
+
+def _transfers(transition: Array, scaled: Array, layout: Layout) -> tuple[Array, Array]:
+    """Products of ``diag(b_t) A`` over each piece, (P, K in, K out).
+
+    Each row is over a factor of its own, whose logarithm comes too, (P, K in): where states have
+    few ways on, rows may be too far apart for one.
+    """
     n_states, widths = len(transition), layout.widths.tolist()
     n_pieces = widths[0]
     # One row of states for each state that a piece may be entered in: the work of K sequences.
@@ -473,10 +499,7 @@ def _transfers(transition: Array, scaled: Array, layout: Layout) -> Array:
             active /= np.maximum(total, TINY)[:, :, None]
             with np.errstate(divide="ignore"):
                 logs[:, :width] += np.log(total)
-    top = logs.max(axis=0)
-    now *= np.exp(logs - np.where(top > -np.inf, top, 0.0))[:, :, None]
-    now /= np.maximum(now.max(axis=(0, 2)), TINY)[:, None]
-    return np.ascontiguousarray(now.transpose(1, 0, 2))
+    return np.ascontiguousarray(now.transpose(1, 0, 2)), np.ascontiguousarray(logs.T)
 
 
 # -- in logarithms ---------------------------------------------------------------------------------

@@ -2,8 +2,8 @@
 
 The likeliest path (Viterbi, IEEE TIT 13, 1967) is found in logarithms, where nothing underflows,
 and only the best scores are kept: which state came before is worked out again along the path,
-for K sums a step in place of K squared kept indices. Long sequences are cut as `hidden_markov`
-cuts them, with maxima for sums.
+for K sums a step in place of K squared kept indices. Long sequences are cut into pieces that start
+from anywhere and are put right where it matters, which is soon forgotten.
 """
 
 from itertools import pairwise
@@ -15,6 +15,12 @@ from ppl_gen.algorithms.hidden_markov import Emissions, log_filter_steps
 from ppl_gen.algorithms.side_by_side import Layout
 
 Array = Any
+
+#: Rounds in which pieces may start again, before sequences are taken whole.
+ROUNDS = 4
+#: Rounding of a score, relative to its size.
+ROUNDING = 1e-13
+LOWEST = np.finfo(np.float64).min
 
 
 def viterbi(start: Array, transition: Array, emissions: Emissions) -> tuple[Array, Array]:
@@ -42,46 +48,44 @@ def viterbi_in_logs(
     log_start: Array, log_transition: Array, emissions: Emissions
 ) -> tuple[Array, Array]:
     """Return :func:`viterbi` for log weights that need not be normalised."""
-    layout, logs = emissions.layout, np.ascontiguousarray(emissions.logs().T)
-    entry = _hand_on(log_start, log_transition, logs, layout)
-    best = _best_scores(log_transition, entry, logs, layout)
-    path = np.empty(len(layout.rows), dtype=np.intp)
-    ends = layout.last
-    if not layout.is_cut:
-        states = best[:, ends].argmax(axis=0)
-        path[layout.rows] = _trace_back(log_transition, best, states[None], layout)[0]
-        log_prob = np.empty(layout.n_sequences)
-        log_prob[layout.sequence] = best[:, ends].max(axis=0)
-        return log_prob, path
-    # Trace back from every state that a piece may end in, then choose from the last piece on.
-    n_states = len(log_start)
-    every = np.repeat(np.arange(n_states)[:, None], len(ends), axis=1)
-    traces = _trace_back(log_transition, best, every, layout)  # (K, N)
-    chosen = np.empty(len(ends), dtype=np.intp)
-    chain = layout.chain
-    counts = np.bincount(layout.sequence, minlength=layout.n_sequences)
-    is_last = layout.place == counts[layout.sequence] - 1
-    chosen[is_last] = best[:, ends[is_last]].argmax(axis=0)
-    log_prob = np.empty(layout.n_sequences)
-    log_prob[layout.sequence[is_last]] = best[:, ends[is_last]].max(axis=0)
-    steps = list(zip(chain.starts[:-1], chain.starts[1:], strict=True))
-    for round_ in range(len(steps) - 1, 0, -1):
-        pieces = chain.rows[slice(*steps[round_])]
-        before = chain.rows[steps[round_ - 1][0] :][: len(pieces)]
-        first = traces[chosen[pieces], pieces]  # a piece's own first column is its number
-        chosen[before] = (best[:, ends[before]] + log_transition[:, first]).argmax(axis=0)
-    piece = np.arange(len(layout.rows)) - np.repeat(layout.starts[:-1], layout.widths)
-    path[layout.rows] = traces[chosen[piece], np.arange(len(piece))]
-    return log_prob, path
+    layout, logs = emissions.layout, emissions.logs_by_state()
+    best = _best_scores(log_start, log_transition, logs, layout)
+    if best is None:
+        whole = layout.whole
+        by_row = np.empty(logs.shape)
+        by_row[:, layout.rows] = logs
+        layout, logs = whole, by_row[:, whole.rows]
+        best = _best_scores(log_start, log_transition, logs, layout)
+        assert best is not None
+    traced = _trace_back(log_transition, best, layout)
+    path = np.empty_like(traced)
+    path[layout.rows] = traced
+    # The sum along the path, since pieces know their scores up to a constant only.
+    ends = np.cumsum(layout.sequence_lengths)
+    firsts = ends - layout.sequence_lengths
+    terms = np.empty(len(path))
+    terms[1:] = log_transition[path[:-1], path[1:]]
+    terms[firsts] = log_start[path[firsts]]
+    terms[layout.rows] += logs[traced, np.arange(len(traced))]
+    return np.add.reduceat(terms, firsts), path
 
 
-def _best_scores(log_transition: Array, entry: Array, logs: Array, layout: Layout) -> Array:
-    """Score of the best path that ends in each state at each step: (K, N)."""
+def _best_scores(
+    log_start: Array, log_transition: Array, logs: Array, layout: Layout
+) -> Array | None:
+    """Score of the best path that ends in each state at each step, (K, N).
+
+    Of a piece that continues a sequence, up to a constant for each step. Pieces all start at once
+    from anywhere; then each starts again from where the one before it has ended, until what it
+    finds is what it had found: after some steps all best paths come from one state, and scores
+    no longer tell where they started. None, if in some piece they always do.
+    """
     best = np.empty_like(logs)
     starts, before = layout.starts, 0
     n_states, widest = len(log_transition), starts[1]
     work = np.empty((n_states, n_states, widest))
     step_to = log_transition[:, :, None]
+    entry = np.where(layout.place == 0, log_start[:, None], 0.0)
     for begin, end in pairwise(starts):
         width, now = end - begin, best[:, begin:end]
         if begin == 0:
@@ -92,61 +96,107 @@ def _best_scores(log_transition: Array, entry: Array, logs: Array, layout: Layou
             np.maximum.reduce(ways, axis=0, out=now)
             now += logs[:, begin:end]
         before = begin
-    return best
+    if not layout.is_cut:
+        return best
+    pieces, previous = layout.follows
+    for _ in range(ROUNDS):
+        open_ = _start_again(best, log_transition, logs, layout, pieces, previous)
+        if not open_.any():
+            return best
+        # Those that follow a piece that has changed to its end.
+        follows = np.isin(previous, pieces[open_])
+        pieces, previous = pieces[follows], previous[follows]
+        if not len(pieces):
+            return best
+    return None
 
 
-def _trace_back(log_transition: Array, best: Array, states: Array, layout: Layout) -> Array:
-    """Follow best scores back from several (L, P) last states at once: (L, N)."""
+def _start_again(
+    best: Array,
+    log_transition: Array,
+    logs: Array,
+    layout: Layout,
+    pieces: Array,
+    previous: Array,
+) -> Array:
+    """Start pieces from the ends of the previous ones; tell which have changed to their ends."""
+    ends = best[:, layout.last[previous]]
+    scores = (ends[:, None] + log_transition[:, :, None]).max(axis=0)
+    scores -= np.maximum(scores.max(axis=0), LOWEST)
+    running = np.arange(len(pieces))
+    changed = np.zeros(len(pieces), dtype=bool)
+    starts = np.array(layout.starts)
+    for step in range(len(starts) - 1):
+        inside = layout.lengths[pieces[running]] > step
+        changed[running[~inside]] = True
+        running, scores = running[inside], scores[:, inside]
+        if not len(running):
+            break
+        columns = starts[step] + pieces[running]
+        if step:
+            scores = (scores[:, None] + log_transition[:, :, None]).max(axis=0)
+        scores = scores + logs[:, columns]
+        same = _agree(scores, best[:, columns])
+        best[:, columns] = scores
+        running, scores = running[~same], scores[:, ~same]
+    changed[running] = True
+    return changed
+
+
+def _agree(scores: Array, found: Array) -> Array:
+    """Whether the scores of all states (K, P) differ by one constant from those found before."""
+    excluded = (scores == -np.inf) & (found == -np.inf)
+    with np.errstate(invalid="ignore"):  # of what is excluded
+        apart = scores - found
+        largest = np.where(excluded, -np.inf, apart).max(axis=0)
+        spread = largest - np.where(excluded, np.inf, apart).min(axis=0)
+    size = np.where(scores > -np.inf, np.abs(scores), 0.0).max(axis=0)
+    return (spread <= ROUNDING * (1.0 + size)) | excluded.all(axis=0)
+
+
+def _trace_back(log_transition: Array, best: Array, layout: Layout) -> Array:
+    """Follow best scores back from the ends of the sequences: states by column (N,).
+
+    Pieces are traced at once from their best last states; those that the following piece does
+    not come from are traced again, until they meet the trace that is there.
+    """
     starts = layout.starts
-    traces = np.empty((len(states), len(layout.rows)), dtype=np.intp)
-    now = states.copy()
+    trace = np.empty(len(layout.rows), dtype=np.intp)
+    now = best[:, layout.last].argmax(axis=0)
     into = np.ascontiguousarray(log_transition.T)  # scores of all states before one
     for step in range(len(starts) - 2, -1, -1):
         begin, end = starts[step], starts[step + 1]
         if step + 2 < len(starts):
             width = starts[step + 2] - end
-            scores = into[now[:, :width]] + best[:, begin : begin + width].T
-            now[:, :width] = scores.argmax(axis=-1)
-        traces[:, begin:end] = now[:, : end - begin]
-    return traces
+            now[:width] = (into[now[:width]] + best[:, begin : begin + width].T).argmax(axis=1)
+        trace[begin:end] = now[: end - begin]
+    pieces, previous = layout.follows if layout.is_cut else (now[:0], now[:0])
+    last = layout.last[previous]
+    while len(pieces):
+        # A piece's first column is its number.
+        ends = (into[trace[pieces]] + best[:, last].T).argmax(axis=1)
+        wrong = ends != trace[last]
+        if not wrong.any():
+            break
+        _trace_again(trace, into, best, layout, previous[wrong], ends[wrong])
+    return trace
 
 
-def _hand_on(log_start: Array, log_transition: Array, logs: Array, layout: Layout) -> Array:
-    """Best scores before the first step of each piece: (K, P)."""
-    entry = np.repeat(log_start[:, None], len(layout.lengths), axis=1)
-    if not layout.is_cut:
-        return entry
-    transfer, chain = _transfers(log_transition, logs, layout), layout.chain
-    starts = chain.starts
-    ahead = np.moveaxis(transfer, 2, 0)[chain.rows]  # (P, out, in)
-    carried = np.repeat(log_start[None], starts[1], axis=0)
-    for begin, end in pairwise(starts):
-        carried = carried[: end - begin]
-        entry[:, chain.rows[begin:end]] = carried.T
-        exits = (ahead[begin:end] + carried[:, None, :]).max(axis=2)
-        carried = (exits[:, :, None] + log_transition).max(axis=1)
-    return entry
-
-
-def _transfers(log_transition: Array, logs: Array, layout: Layout) -> Array:
-    """Score of the best way through each piece, by last and first state: (K out, K in, P)."""
-    n_states, widths = len(log_transition), layout.widths
-    found = np.empty((n_states, n_states, int(widths[0])))
-    with np.errstate(divide="ignore"):
-        now = np.log(np.eye(n_states))[:, :, None] + logs[:, None, : widths[0]]
-    for step in range(1, len(widths)):
-        begin, end = layout.starts[step], layout.starts[step + 1]
-        width = end - begin
-        if width < now.shape[2]:
-            found[:, :, width : now.shape[2]] = now[:, :, width:]
-            now = np.ascontiguousarray(now[:, :, :width])
-        later = now[0] + log_transition[0][:, None, None]
-        for state in range(1, n_states):
-            np.maximum(later, now[state] + log_transition[state][:, None, None], out=later)
-        later += logs[:, None, begin:end]
-        now = later
-    found[:, :, : now.shape[2]] = now
-    return found
+def _trace_again(
+    trace: Array, into: Array, best: Array, layout: Layout, pieces: Array, ends: Array
+) -> None:
+    """Trace pieces back from other last states, until they meet the trace that is there."""
+    starts = np.array(layout.starts)
+    steps, states = layout.lengths[pieces] - 1, ends
+    while len(pieces):
+        columns = starts[steps] + pieces
+        trace[columns] = states
+        going = steps > 0
+        pieces, steps, states = pieces[going], steps[going] - 1, states[going]
+        columns = starts[steps] + pieces
+        states = (into[states] + best[:, columns].T).argmax(axis=1)
+        other = states != trace[columns]
+        pieces, steps, states = pieces[other], steps[other], states[other]
 
 
 def draw_paths(

@@ -57,8 +57,12 @@ class Layout:
         """Layout of the same sequences, none of them cut."""
         if not self.is_cut:
             return self
-        lengths = np.bincount(self.sequence, self.lengths, self.n_sequences)
-        return lay_out(lengths.astype(np.intp), 0, cut=False)
+        return lay_out(self.sequence_lengths, 0, cut=False)
+
+    @cached_property
+    def sequence_lengths(self) -> Array:
+        """Steps of each sequence: (n,)."""
+        return np.bincount(self.sequence, self.lengths, self.n_sequences).astype(np.intp)
 
     @cached_property
     def last(self) -> Array:

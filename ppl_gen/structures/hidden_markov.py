@@ -19,13 +19,13 @@ from ppl_gen.algorithms.hidden_markov import (
     smooth_by_hmmlearn,
 )
 from ppl_gen.algorithms.hidden_markov_paths import draw_paths
-from ppl_gen.algorithms.kmeans import kmeans, nearest
 from ppl_gen.algorithms.trees import tree_map, tree_sum
 from ppl_gen.engines.random_source import NumPyRandom
 from ppl_gen.families import Family, MixtureFamily, Parameters, Statistics
 from ppl_gen.language import Program
 from ppl_gen.sequences import Padded, Sequences
 from ppl_gen.structures.hidden_markov_program import chain_program
+from ppl_gen.structures.hidden_markov_start import clusters, hot_of
 from ppl_gen.structures.laid_out import Side
 from ppl_gen.structures.latent_class import DEAD_COUNT, class_means, with_holes
 
@@ -122,44 +122,35 @@ class HiddenMarkov:
 
     def log_evidence(self, parameters: Parameters, sequences: Sequences) -> Array:
         """Log density of each sequence, in nats: (n,)."""
-        emissions = self.emissions(parameters, sequences)
-        return log_evidence(parameters["start"], parameters["transition"], emissions)
+        start, transition = parameters["start"], parameters["transition"]
+        return sequences.map(
+            lambda some: log_evidence(start, transition, self.emissions(parameters, some))
+        )
 
     def marginals(self, parameters: Parameters, sequences: Sequences) -> Array:
         """Posterior probability of each state at each step, by row: (N, K)."""
-        emissions = self.emissions(parameters, sequences)
-        found = smooth(parameters["start"], parameters["transition"], emissions)
-        by_row = np.empty_like(found.marginals)
-        by_row[emissions.layout.rows] = found.marginals
-        return by_row
+
+        def by_row(some: Sequences) -> Array:
+            emissions = self.emissions(parameters, some)
+            found = smooth(parameters["start"], parameters["transition"], emissions)
+            rows = np.empty_like(found.marginals)
+            rows[emissions.layout.rows] = found.marginals
+            return rows
+
+        return sequences.map(by_row)
 
     # -- the EM protocol -----------------------------------------------------------------------
 
     def initialize(self, sequences: Sequences, rng: np.random.Generator, how: str) -> Parameters:
         """Start from states that are clusters of the rows; known states stay."""
-        rows, labels = sequences.values, sequences.labels
-        features = self.family.features(rows)
-        if labels is not None:
-            # Clusters have no names: rows go to the state whose labelled rows they are near.
-            found = nearest(features, class_means(features, _hot(labels, self.n_states)))
-            found = np.where(labels >= 0, labels, found)
-        elif how == "random":
-            found = nearest(features, features[rng.choice(len(rows), self.n_states)])
-        else:
-            found = kmeans(features, self.n_states, rng, sequences.row_weights)
-        if self.allowed is not None and labels is None:
-            found = self._in_order_of_time(found, sequences)
-        hot = _hot(found, self.n_states)
-        if sequences.row_weights is not None:
-            hot *= sequences.row_weights[:, None]
+        hot, moves = clusters(
+            self.family, self.n_states, sequences, rng, how, ordered=self.allowed is not None
+        )
         first = sequences.ends - sequences.lengths
-        goes_on = np.ones(len(rows) - 1, dtype=bool)
-        goes_on[first[1:] - 1] = False
-        moves = hot[:-1][goes_on].T @ _hot(found[1:][goes_on], self.n_states)
         counts = {"start": hot[first].sum(axis=0) + 1.0, "transition": moves + 1.0}
         family = self.given.get("family")
         if family is None:
-            family = self.family.initial_parameters(rows, hot, rng)
+            family = self.family.initial_parameters(sequences.values, hot, rng)
         return {"start": self._start(counts), "transition": self._transition(counts)} | {
             "family": family
         }
@@ -170,21 +161,13 @@ class HiddenMarkov:
         counts = {"start": np.ones(n_states), "transition": np.ones((n_states, n_states))}
         each = np.concatenate([np.zeros((1, width)), np.eye(width)])  # their covariance is regular
         rows = np.repeat(each, n_states, axis=0)
-        hot = _hot(np.arange(len(rows)) % n_states, n_states)
+        hot = hot_of(np.arange(len(rows)) % n_states, n_states)
         family = self.family.estimate(self.family.initial_statistics(rows, hot))
         return {
             "start": self._start(counts),
             "transition": self._transition(counts),
             "family": family,
         }
-
-    def _in_order_of_time(self, labels: Array, sequences: Sequences) -> Array:
-        """Number clusters by when they come, as a chain that goes forward has its states."""
-        first = np.repeat(sequences.ends - sequences.lengths, sequences.lengths)
-        when = (np.arange(len(labels)) - first) / np.repeat(sequences.lengths, sequences.lengths)
-        count = np.maximum(np.bincount(labels, minlength=self.n_states), 1)
-        order = np.argsort(np.bincount(labels, when, self.n_states) / count)
-        return np.argsort(order)[labels]
 
     @property
     def peers(self) -> dict[str, Any]:
@@ -313,7 +296,7 @@ class HiddenMarkov:
         for state in dead:
             distance = ((features - features[rng.integers(len(labels))]) ** 2).sum(axis=1)
             labels[np.argpartition(distance, share)[:share]] = state
-        seeded = self.family.initial_parameters(sequences.values, _hot(labels, self.n_states), rng)
+        seeded = self.family.initial_parameters(sequences.values, hot_of(labels, self.n_states), rng)
         start, transition = np.array(parameters["start"]), np.array(parameters["transition"])
         start[dead] = transition[:, dead] = 1.0 / (10 * self.n_states)
         transition[dead] = 1.0 / self.n_states
@@ -462,11 +445,6 @@ def _n_held(family: Family, held: Parameters, n_classes: int) -> int:
     if "precision_cholesky" in held:
         count += family.n_free(n_classes) - n_classes * (family.n_columns or 0)
     return count
-
-
-def _hot(labels: Array, n_states: int) -> Array:
-    """0/1 of states, all zero for -1: (n, K)."""
-    return (labels[:, None] == np.arange(n_states)).astype(np.float64)
 
 
 def _pick(cumulative: Array, uniform: float) -> int:

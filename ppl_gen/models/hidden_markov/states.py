@@ -84,12 +84,23 @@ class StateModel(ForecastingModel):
             states = marginals.argmax(axis=1)
             return float(marginals.max(axis=1).sum()), arrangement.restore(states)
         if self._n_draws == 1:
-            draw = self._draw(0)
-            emissions = self.structure_.emissions(draw, sequences)
-            log_prob, path = viterbi(draw["start"], draw["transition"], emissions)
+            log_prob, path = self._likeliest(sequences)
         else:
-            log_prob, path = viterbi_in_logs(*self._expected_logs(sequences))
-        return float(log_prob.sum()), arrangement.restore(path)
+            by_sequence, path = viterbi_in_logs(*self._expected_logs(sequences))
+            log_prob = float(by_sequence.sum())
+        return log_prob, arrangement.restore(path)
+
+    def _likeliest(self, sequences: Sequences) -> tuple[float, Array]:
+        draw, scores = self._draw(0), []
+
+        def decoded(some: Sequences) -> Array:
+            emissions = self.structure_.emissions(draw, some)
+            log_prob, path = viterbi(draw["start"], draw["transition"], emissions)
+            scores.append(log_prob.sum())
+            return path
+
+        path = sequences.map(decoded)
+        return float(math.fsum(scores)), path
 
     def _expected_logs(self, sequences: Sequences) -> tuple[Array, Array, Emissions]:
         """Log probabilities of the chain and log densities of the steps, averaged over draws."""
