@@ -19,6 +19,12 @@ from typing import Any
 
 import numpy as np
 
+from ppl_gen.algorithms.hidden_markov_logs import (
+    filter_in_logs,
+    forward_in_logs,
+    logsumexp,
+    smooth_in_logs,
+)
 from ppl_gen.algorithms.row_chunks import map_rows
 from ppl_gen.algorithms.side_by_side import Layout, lay_out
 
@@ -149,7 +155,7 @@ def log_evidence(start: Array, transition: Array, emissions: Emissions) -> Array
     run = _Pass(start, transition, emissions, back=False)
     evidence = run.log_evidence()
     for number in _unsafe(run.scale, None, emissions.layout):
-        evidence[number] = _smooth_in_logs(start, transition, emissions.of_sequence(number)[1])[0]
+        evidence[number] = smooth_in_logs(start, transition, emissions.of_sequence(number)[1])[0]
     return evidence
 
 
@@ -167,42 +173,20 @@ def log_filter_steps(start: Array, transition: Array, emissions: Emissions) -> A
     NaN from where the steps of a sequence are impossible.
     """
     if not _mixes(transition):
-        return _log_filter_unscaled(start, transition, emissions)
+        layout = emissions.layout.whole
+        by_row = np.empty((len(layout.rows), len(start)))
+        by_row[emissions.layout.rows] = emissions.logs()
+        by_row[layout.rows] = filter_in_logs(start, transition, by_row[layout.rows], layout)
+        return by_row
     layout = emissions.layout
     run = _Pass(start, transition, emissions, back=False)
     with np.errstate(invalid="ignore", divide="ignore"):
         logs = np.log(run.filtered) - np.log(run.filtered.sum(axis=1, keepdims=True))
         for number in _unsafe(run.scale, None, layout):
             columns, exact = emissions.of_sequence(number)
-            forward = _forward_in_logs(start, transition, exact)
-            logs[columns] = forward - _logsumexp(forward, 1)[:, None]
+            forward = forward_in_logs(start, transition, exact)
+            logs[columns] = forward - logsumexp(forward, 1)[:, None]
     by_row = np.empty_like(logs)
-    by_row[layout.rows] = logs
-    return by_row
-
-
-def _log_filter_unscaled(start: Array, transition: Array, emissions: Emissions) -> Array:
-    """Filter in logarithms, whatever falls away.
-
-    Where a state has few ways on, a share that is lost for now may be all that is left some
-    steps later, even if what comes after leaves nothing of it in the end: a pass back, as in
-    `smooth`, does not see it.
-    """
-    layout = emissions.layout.whole
-    by_row = np.empty((len(layout.rows), len(start)))
-    by_row[emissions.layout.rows] = emissions.logs()
-    logs, before = by_row[layout.rows], 0
-    with np.errstate(divide="ignore", invalid="ignore"):
-        log_transition = np.log(transition)
-        for begin, end in pairwise(layout.starts):
-            now = logs[begin:end]
-            if begin == 0:
-                now += np.log(start)
-            else:
-                ways = logs[before : before + end - begin, :, None] + log_transition
-                now += np.logaddexp.reduce(ways, axis=1)
-            now -= np.logaddexp.reduce(now, axis=1, keepdims=True)
-            before = begin
     by_row[layout.rows] = logs
     return by_row
 
@@ -251,7 +235,7 @@ def smooth(
         unsafe = np.union1d(unsafe, joins)
     for number in unsafe:
         columns, logs = emissions.of_sequence(number)
-        evidence[number], marginals[columns], counts = _smooth_in_logs(start, transition, logs)
+        evidence[number], marginals[columns], counts = smooth_in_logs(start, transition, logs)
         redone.append(counts if weights is None else counts * weights[number])
         ahead[columns] = run.filtered[columns] = 0.0
     if weights is not None:
@@ -500,42 +484,3 @@ def _transfers(transition: Array, scaled: Array, layout: Layout) -> tuple[Array,
             with np.errstate(divide="ignore"):
                 logs[:, :width] += np.log(total)
     return np.ascontiguousarray(now.transpose(1, 0, 2)), np.ascontiguousarray(logs.T)
-
-
-# -- in logarithms ---------------------------------------------------------------------------------
-
-
-def _logsumexp(terms: Array, axis: int) -> Array:
-    top = terms.max(axis=axis, keepdims=True)
-    top = np.where(top > -np.inf, top, 0.0)
-    with np.errstate(divide="ignore"):
-        return np.log(np.exp(terms - top).sum(axis=axis)) + np.squeeze(top, axis)
-
-
-def _forward_in_logs(start: Array, transition: Array, logs: Array) -> Array:
-    """Log density of each state with the steps up to it: (T, K)."""
-    with np.errstate(divide="ignore"):
-        log_start, log_transition = np.log(start), np.log(transition)
-    forward = np.empty_like(logs)
-    forward[0] = log_start + logs[0]
-    for t in range(1, len(forward)):
-        forward[t] = _logsumexp(forward[t - 1][:, None] + log_transition, 0) + logs[t]
-    return forward
-
-
-def _smooth_in_logs(start: Array, transition: Array, logs: Array) -> tuple[float, Array, Array]:
-    """Log evidence, marginals (T, K) and expected transitions of one sequence, without scaling."""
-    with np.errstate(divide="ignore"):
-        log_transition = np.log(transition)
-    forward, message = _forward_in_logs(start, transition, logs), np.zeros_like(logs)
-    for t in range(len(logs) - 1, 0, -1):
-        message[t - 1] = _logsumexp(log_transition + (logs[t] + message[t]), 1)
-    evidence = _logsumexp(forward[-1], 0)
-    if evidence == -np.inf:
-        return -np.inf, np.full_like(logs, np.nan), np.full_like(transition, np.nan)
-    marginals = np.exp(forward + message - evidence)
-    counts = np.zeros_like(transition)
-    for t in range(1, len(logs)):
-        ahead = logs[t] + message[t] - evidence
-        counts += np.exp(forward[t - 1][:, None] + log_transition + ahead)
-    return float(evidence), marginals, counts

@@ -14,13 +14,12 @@ from ppl_gen import engines
 from ppl_gen.algorithms import hidden_markov_scan, side_by_side
 from ppl_gen.algorithms.hidden_markov import (
     Emissions,
-    _forward_in_logs,
-    _smooth_in_logs,
     filter_steps,
     forecast,
     log_evidence,
     smooth,
 )
+from ppl_gen.algorithms.hidden_markov_logs import forward_in_logs, smooth_in_logs
 from ppl_gen.algorithms.hidden_markov_paths import draw_paths, viterbi, viterbi_in_logs
 
 #: Steps of a piece at most; None leaves sequences whole.
@@ -151,12 +150,12 @@ def test_what_scaling_loses_is_found_again(laid):
         )
         each = zip(parts(logs, lengths), parts(by_row(found, emissions), lengths), strict=True)
         for number, (own, marginals) in enumerate(each):
-            evidence, expected, _ = _smooth_in_logs(start, transition, own)
+            evidence, expected, _ = smooth_in_logs(start, transition, own)
             assert found.log_evidence[number] == pytest.approx(evidence, rel=1e-12, abs=1e-12)
             # Logarithms of size 1e5 have errors of 1e-11.
             np.testing.assert_allclose(marginals, expected, atol=1e-9)
         for own, shares in zip(parts(logs, lengths), parts(steps, lengths), strict=True):
-            forward = _forward_in_logs(start, transition, own)
+            forward = forward_in_logs(start, transition, own)
             with np.errstate(invalid="ignore"):
                 expected = np.exp(forward - logsumexp(forward, axis=1, keepdims=True))
             np.testing.assert_allclose(shares, expected, atol=1e-9)
