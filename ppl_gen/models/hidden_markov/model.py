@@ -196,6 +196,11 @@ class HiddenMarkovModel(StateModel):
                 f"{self._who}.fit: y is for EM; the program that {method.name} runs has all states "
                 "hidden: use EM, or leave y out"
             )
+        if self.init_params and self.n_components > len(sequences.values):
+            raise ValueError(
+                f"{self._who}.fit: n_components is {self.n_components}, but X has "
+                f"{len(sequences.values)} steps to start the states at; use fewer states"
+            )
         structure = self._structure(sequences)
         given = self._given(structure, sequences)
         self._fit_structure(dataclasses.replace(structure, given=given), sequences, method)

@@ -143,6 +143,8 @@ class StateModel(ForecastingModel):
 
     def _choose_draws(self, sequences: Sequences, n: int, rng: np.random.Generator) -> Array:
         """Numbers of `n` draws of the parameters, given all the sequences together: (n,)."""
+        if not (isinstance(n, int | np.integer) and n >= 1):
+            raise ValueError(f"{self._who}: n_draws is {n!r}; expected a whole number, at least 1")
         if self._n_draws == 1:
             return np.zeros(n, dtype=np.intp)
         with np.errstate(divide="ignore"):
