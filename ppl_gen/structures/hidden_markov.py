@@ -27,9 +27,12 @@ from ppl_gen.sequences import Padded, Sequences
 from ppl_gen.structures.hidden_markov_program import chain_program
 from ppl_gen.structures.hidden_markov_start import clusters, hot_of
 from ppl_gen.structures.laid_out import Side
-from ppl_gen.structures.latent_class import DEAD_COUNT, class_means, with_holes
+from ppl_gen.structures.latent_class import DEAD_COUNT, with_holes
 
 Array = Any
+
+#: Entries of the transfer matrices of all steps that a device has room for, with their gradients.
+TREE_ROOM = 2**27
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -221,8 +224,13 @@ class HiddenMarkov:
             log_emission = jax_ops.where(fits, log_emission, -jax_ops.inf)
         weights = jax_ops.ones(n) if data.weights is None else data.weights
 
+        # The tree takes K times the work in log T steps: for a GPU with the room.
+        parallel = jax.default_backend() != "cpu" and n * steps * self.n_states**2 <= TREE_ROOM
+
         def total(start: Array, transition: Array, emission: Array) -> Array:
-            return weights @ hidden_markov_scan.log_evidence(jax_ops, start, transition, emission)
+            return weights @ hidden_markov_scan.log_evidence(
+                jax_ops, start, transition, emission, parallel=parallel
+            )
 
         logs = [jax_ops.log(parameters["start"]), jax_ops.log(parameters["transition"])]
         evidence, counts = jax.value_and_grad(total, argnums=(0, 1, 2))(*logs, log_emission)
@@ -296,7 +304,8 @@ class HiddenMarkov:
         for state in dead:
             distance = ((features - features[rng.integers(len(labels))]) ** 2).sum(axis=1)
             labels[np.argpartition(distance, share)[:share]] = state
-        seeded = self.family.initial_parameters(sequences.values, hot_of(labels, self.n_states), rng)
+        hot = hot_of(labels, self.n_states)
+        seeded = self.family.initial_parameters(sequences.values, hot, rng)
         start, transition = np.array(parameters["start"]), np.array(parameters["transition"])
         start[dead] = transition[:, dead] = 1.0 / (10 * self.n_states)
         transition[dead] = 1.0 / self.n_states
