@@ -81,7 +81,7 @@ def posterior(u: Array, y: Array, shrinkage: float, scale: Array, dof: float) ->
     targets = np.vstack([y, np.zeros((width, y.shape[1]))]) if shrinkage > 0.0 else y
     q, r = np.linalg.qr(stacked)
     size = np.abs(np.diagonal(r))
-    if len(stacked) < width or not size.min() > 1e-12 * size.max():
+    if shrinkage == 0.0 and not (len(u) >= width and size.min() > 1e-12 * size.max()):
         raise ValueError(
             "posterior: the regressors are collinear, so that a flat prior has no posterior; "
             "expected independent ones; use fewer, or shrinkage > 0"

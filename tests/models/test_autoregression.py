@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import norm, t
 
 import ppl_gen
-from ppl_gen import EM, NUTS, Conjugate, LinearAutoregression, engines
+from ppl_gen import EM, NUTS, BayesClassifier, Conjugate, LinearAutoregression, engines
 from ppl_gen.datasets import load_nile
 
 ARK = Path(__file__).parents[1] / "data" / "posteriordb" / "arK-arK.json"
@@ -263,6 +263,16 @@ def test_svi_is_near(ark):
     exact = LinearAutoregression(1, random_state=0).fit(x)
     deviation = exact.posterior_.stacked("coefficients").std()
     np.testing.assert_allclose(model.coef_, exact.coef_, atol=deviation / 2.0)
+
+
+def test_bayes_rule_tells_walks_from_noise():
+    rng = np.random.default_rng(0)
+    X = [rng.normal(size=(40, 1)) for _ in range(20)]
+    X[10:] = [x.cumsum(axis=0) for x in X[10:]]
+    y = np.repeat([0, 1], 10)
+    model = LinearAutoregression(1, inference=Conjugate(draws=50), random_state=0)
+    classifier = BayesClassifier(model).fit(X[::2], y[::2])
+    np.testing.assert_array_equal(classifier.predict(X[1::2]), y[1::2])
 
 
 # -- bad input ---------------------------------------------------------------------------------

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import multivariate_normal
+from scipy.stats import chisquare, multivariate_normal
 
 from ppl_gen import EM, engines
+from ppl_gen.algorithms.matrix_normal import MatrixNormal, draw
 from ppl_gen.algorithms.trees import tree_map
 from ppl_gen.sequences import Padded, Sequences
 from ppl_gen.structures.autoregression import Autoregression
@@ -251,3 +252,34 @@ def test_trees_bring_the_structure_back():
     np.testing.assert_array_equal(again.prior["scale"], structure.prior["scale"])
     np.testing.assert_array_equal(again.starts, structure.starts)
     assert structure.starts.shape == (3, 2, 2)
+
+
+def test_posterior_draws_are_calibrated():
+    """Parameters from the prior, series from them: ranks among posterior draws are uniform."""
+    structure, _, data = problem(1, 1, lengths=(15,))
+    structure = dataclasses.replace(structure, prior={**structure.prior, "shrinkage": 1.0})
+    rng = np.random.default_rng(0)
+    size, n_draws = 600, 19
+    nothing = MatrixNormal(
+        np.zeros((2, 1)),
+        np.sqrt(structure.prior["shrinkage"]) * np.eye(2),
+        structure.prior["scale"],
+        structure.prior["dof"],
+    )
+    ranks = {"coefficients": [], "intercept": [], "noise_covariance": []}
+    for weights, noise in zip(*draw(nothing, size, rng), strict=True):
+        x = np.empty((15, 1))
+        truth = structure.from_units(weights, noise)
+        x[:1] = structure.starts[0]
+        for t in range(1, 15):
+            x[t] = rng.normal(step_mean(truth, x, t), np.sqrt(truth["noise_covariance"][0]))
+        if not np.abs(x).max() < 1e6:
+            continue  # explosive; ranks stay uniform whatever data are left out
+        found = structure.draw_posterior(Sequences(x, data.lengths), n_draws, rng)
+        for name, places in ranks.items():
+            places.append((found[name].ravel() < truth[name].ravel()).sum())
+    for name, places in ranks.items():
+        counts = np.bincount(np.array(places) // 4, minlength=5)
+        assert len(places) > 500, name
+        # Five bins of twenty ranks: by chance one run in ten thousand has less.
+        assert chisquare(counts).pvalue > 1e-4, (name, counts)
