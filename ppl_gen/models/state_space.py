@@ -41,8 +41,9 @@ class LinearGaussianStateSpace(ForecastingModel):
         Of the first state. A large covariance, such as 1e7, is a vague start.
     transition_covariance_type, observation_covariance_type : {"full", "diag"}
         Of a covariance that is learned.
-    reg_covar : float
-        Added to every variance that is learned, in squared units of the data.
+    var_smoothing : float
+        Share of a column's variance (of that of a state that makes for it) that is added to
+        every variance that is learned, so that none reaches zero.
     inference : str, EM, SVI, NUTS or None
         By default, EM. NUTS and SVI integrate the states out, and want a model that is identified
         (below), such as a structural one with given maps.
@@ -104,7 +105,7 @@ class LinearGaussianStateSpace(ForecastingModel):
         initial_covariance: Any = None,
         transition_covariance_type: str = "full",
         observation_covariance_type: str = "full",
-        reg_covar: float = 1e-6,
+        var_smoothing: float = 1e-9,
         inference: str | InferenceMethod | None = None,
         random_state: Any = None,
         device: str = "auto",
@@ -121,7 +122,7 @@ class LinearGaussianStateSpace(ForecastingModel):
         self.initial_covariance = initial_covariance
         self.transition_covariance_type = transition_covariance_type
         self.observation_covariance_type = observation_covariance_type
-        self.reg_covar = reg_covar
+        self.var_smoothing = var_smoothing
         self.inference = inference
         self.random_state = random_state
         self.device = device
@@ -165,8 +166,10 @@ class LinearGaussianStateSpace(ForecastingModel):
             raise ValueError(
                 f"{self._who}: n_states is {self.n_states!r}; expected a whole number, at least 1"
             )
-        if not self.reg_covar >= 0.0:
-            raise ValueError(f"{self._who}: reg_covar is {self.reg_covar!r}; expected 0 or more")
+        if not self.var_smoothing >= 0.0:
+            raise ValueError(
+                f"{self._who}: var_smoothing is {self.var_smoothing!r}; expected 0 or more"
+            )
         states, columns = int(self.n_states), int(sequences.values.shape[1])
         shapes = {
             "initial_mean": (states,),
@@ -201,7 +204,7 @@ class LinearGaussianStateSpace(ForecastingModel):
                 "more, or give these parameters"
             )
         structure = LinearGaussianStates(
-            states, columns, fixed, tuple(diagonal), float(self.reg_covar)
+            states, columns, fixed, tuple(diagonal), float(self.var_smoothing)
         )
         return structure.bind(sequences)
 

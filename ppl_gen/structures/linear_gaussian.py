@@ -46,7 +46,7 @@ class LinearGaussianStates:
     diagonal : tuple of str
         Covariances that have no entries off the diagonal.
     floor : float
-        Added to every variance that is learned.
+        Added to every variance that is learned, as a share of its prior scale squared.
     prior : dict
         Location and scale of the prior of each parameter, for the program; see `bind`.
 
@@ -61,7 +61,7 @@ class LinearGaussianStates:
     n_columns: int
     fixed: dict[str, Array] = dataclasses.field(default_factory=dict)
     diagonal: tuple[str, ...] = ()
-    floor: float = 1e-6
+    floor: float = 1e-9
     prior: dict[str, dict[str, Array]] = dataclasses.field(default_factory=dict)
 
     def bind(self, data: Sequences) -> "LinearGaussianStates":
@@ -71,11 +71,10 @@ class LinearGaussianStates:
         have half-normal deviations (one or diagonal) or Wishart precisions, all of them as wide
         as the columns themselves; states have unit scale, or that of given loadings.
         """
-        guess = self._guessed(data, interpolated(data), None)
-        wide = np.sqrt(2.0 * np.diagonal(guess["observation_covariance"]))
-        unit = np.sqrt(np.diagonal(guess["initial_covariance"]))
-        if "observation" not in self.fixed:
-            unit = np.ones(self.n_states)
+        filled = interpolated(data)
+        guess = self._guessed(data, filled, None)
+        wide = np.sqrt(_variances(filled))
+        unit = np.full(self.n_states, self._unit(filled) ** 0.5)
         ratio = wide[:, None] / unit
         normal = {
             "initial_mean": (np.zeros(self.n_states), 10.0 * unit),
@@ -291,8 +290,15 @@ class LinearGaussianStates:
         if name in self.fixed:
             return self.fixed[name]
         if name in self.diagonal:
-            return np.diag(np.maximum(np.diagonal(spread), 0.0) + self.floor)
-        return 0.5 * (spread + spread.T) + self.floor * np.eye(len(spread))
+            return np.diag(np.maximum(np.diagonal(spread), 0.0) + self._floors(name))
+        return 0.5 * (spread + spread.T) + np.diag(self._floors(name))
+
+    def _floors(self, name: str) -> Array:
+        """What is added to the variances of a learned covariance: (K,) or (D,)."""
+        if name not in self.prior:
+            size = self.n_columns if name == "observation_covariance" else self.n_states
+            return np.full(size, self.floor)
+        return self.floor * self.prior[name]["scale"] ** 2
 
     def penalty(self, parameters: Parameters, statistics: Statistics) -> float:
         """Return what the floor of the variances takes from the expected log density.
@@ -303,8 +309,9 @@ class LinearGaussianStates:
         for part in ("initial", "transition", "observation"):
             name = f"{part}_covariance"
             if name not in self.fixed:
-                precision = np.trace(np.linalg.inv(parameters[name]))
-                total += 0.5 * self.floor * float(statistics[part]["count"] * precision)
+                precision = np.diagonal(np.linalg.inv(parameters[name]))
+                weighed = float(self._floors(name) @ precision)
+                total += 0.5 * float(statistics[part]["count"]) * weighed
         return total
 
     def revive(
@@ -342,7 +349,7 @@ class LinearGaussianStates:
         for name, ridge in (
             ("initial_covariance", np.eye(self.n_states)),
             ("transition_covariance", 0.1 * np.eye(self.n_states)),
-            ("observation_covariance", np.diag(0.1 * filled.var(axis=0))),
+            ("observation_covariance", np.diag(0.1 * _variances(filled))),
         ):
             if name not in self.fixed:
                 start[name] = start[name] + ridge
@@ -369,15 +376,13 @@ class LinearGaussianStates:
     ) -> Parameters:
         """Start where the dynamics are given: share the variance among the noises."""
         states, columns = self.n_states, self.n_columns
-        variance = filled.var(axis=0) + self.floor
+        variance = _variances(filled)
         draws = np.ones((columns, states)) if rng is None else rng.normal(size=(columns, states))
         loadings = draws * np.sqrt(variance / states)[:, None]
         observation = self.fixed.get("observation", loadings)
-        # Variance of a state that gives what is observed its own.
-        gain = np.maximum((observation**2).sum(axis=1), 1e-12)
-        unit = float(np.median(variance / gain))
+        unit = self._unit(filled)
         steps = np.diff(filled, axis=0)
-        moves = np.median((steps**2).mean(axis=0) / gain) if len(steps) else unit
+        moves = np.median((steps**2).mean(axis=0) / variance) if len(steps) else 1.0
         jitter = 1.0 if rng is None else float(np.exp(0.2 * rng.normal()))
         offset = np.zeros(columns) if "observation" in self.fixed else filled.mean(axis=0)
         offset = self.fixed.get("observation_offset", offset)
@@ -387,7 +392,7 @@ class LinearGaussianStates:
             "initial_covariance": unit * np.eye(states),
             "transition": 0.9 * np.eye(states),
             "transition_offset": np.zeros(states),
-            "transition_covariance": (0.25 * jitter * moves + self.floor) * np.eye(states),
+            "transition_covariance": max(0.25 * jitter * moves, 1e-6) * unit * np.eye(states),
             "observation": observation,
             "observation_offset": offset,
             "observation_covariance": np.diag(0.5 * variance),
@@ -425,6 +430,13 @@ class LinearGaussianStates:
     def coords(self, names: list[Any]) -> dict[str, list[Any]]:
         """Labels of the axes of the program's sites."""
         return {"column": names, "column_": names}
+
+    def _unit(self, filled: Array) -> float:
+        """Variance of a state that gives what is observed its own; 1, where loadings are free."""
+        if "observation" not in self.fixed:
+            return 1.0
+        gain = np.maximum((self.fixed["observation"] ** 2).sum(axis=1), 1e-12)
+        return float(np.median(_variances(filled) / gain))
 
     # -- drawing and filling -----------------------------------------------------------------
 
@@ -467,6 +479,12 @@ class LinearGaussianStates:
         noise = times(root(spread), rng.normal(size=value.shape))
         drawn = value + times(slope, states) + noise
         return np.where(np.isnan(sequences.values), drawn, sequences.values)
+
+
+def _variances(filled: Array) -> Array:
+    """Variances of the columns, 1 where a column is constant: (D,)."""
+    variance = filled.var(axis=0)
+    return np.where(variance > 0.0, variance, 1.0)
 
 
 def _outer(a: Array, b: Array) -> Array:

@@ -178,6 +178,22 @@ def test_everything_given_is_left_alone():
     np.testing.assert_allclose(found.covariance[1], spread[-3:, -3:], atol=1e-8)
 
 
+@pytest.mark.parametrize(("size", "origin"), [(1e-7, 0.0), (1e6, 1e8)])
+def test_units_do_not_matter(size, origin):
+    X, _ = three_series()
+    method = EM(max_iter=20, tol=0.0)
+    plain, other = (
+        LinearGaussianStateSpace(2, inference=method, random_state=0).fit(data)
+        for data in (X, [size * x + origin for x in X])
+    )
+    # An origin a hundred deviations away costs sums of squares four digits of sixteen.
+    np.testing.assert_allclose(other.transition_, plain.transition_, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(other.observation_, size * plain.observation_, rtol=1e-4)
+    n_values = sum(np.isfinite(x).sum() for x in X)
+    moved = other.score([size * x + origin for x in X]) + n_values * np.log(size)
+    assert moved == pytest.approx(plain.score(X), abs=1e-3)
+
+
 # -- manners -----------------------------------------------------------------------------------
 
 
@@ -324,7 +340,7 @@ def _one(x):
     [
         ({"n_states": 0}, "n_states is 0; expected a whole number"),
         ({"n_states": 1.5}, "n_states is 1.5"),
-        ({"reg_covar": -1.0}, "reg_covar is -1.0"),
+        ({"var_smoothing": -1.0}, "var_smoothing is -1.0"),
         ({"transition": np.eye(3)}, r"transition has shape \(3, 3\); expected \(2, 2\)"),
         ({"observation": np.ones((2, 2))}, r"observation has shape \(2, 2\); expected \(3, 2\)"),
         ({"transition_covariance": [[1.0, 2.0], [2.0, 1.0]]}, "is no covariance"),
