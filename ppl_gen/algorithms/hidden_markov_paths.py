@@ -98,14 +98,14 @@ def _best_scores(
         before = begin
     if not layout.is_cut:
         return best
-    pieces, previous = layout.follows
+    pieces, previous = follows, followed = layout.follows
     for _ in range(ROUNDS):
         open_ = _start_again(best, log_transition, logs, layout, pieces, previous)
         if not open_.any():
             return best
         # Those that follow a piece that has changed to its end.
-        follows = np.isin(previous, pieces[open_])
-        pieces, previous = pieces[follows], previous[follows]
+        again = np.isin(followed, pieces[open_])
+        pieces, previous = follows[again], followed[again]
         if not len(pieces):
             return best
     return None

@@ -6,6 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ppl_gen.algorithms import side_by_side
+from ppl_gen.algorithms.hidden_markov import Emissions, log_evidence, smooth
+from ppl_gen.algorithms.hidden_markov_paths import viterbi
 from ppl_gen.algorithms.side_by_side import lay_out
 
 LENGTHS = st.lists(st.integers(1, 30), min_size=1, max_size=8)
@@ -71,3 +73,33 @@ def test_only_long_sequences_of_few_states_are_cut():
     assert not lay_out(np.array([500] * 200), 5).is_cut
     # Many long sequences fill a step by themselves: cutting would cost K times the arithmetic.
     assert not lay_out(np.array([10_000] * 100), 20).is_cut
+
+
+@pytest.mark.parametrize("stay", [0.5, 0.9, 0.999, 1.0 - 1e-9])
+def test_pieces_join_however_slowly_a_chain_forgets(stay, monkeypatch):
+    """Pieces that start from anywhere, over one round, over several, and by transfer matrices."""
+    rng = np.random.default_rng(3)
+    for _ in range(12):
+        n_states = int(rng.integers(2, 5))
+        start = rng.dirichlet(np.ones(n_states))
+        spread = rng.dirichlet(np.ones(n_states), n_states)
+        transition = stay * np.eye(n_states) + (1.0 - stay) * spread
+        lengths = rng.integers(1, 150, size=3)
+        logs = rng.normal(size=(lengths.sum(), n_states)) * rng.choice([0.05, 1.0, 10.0])
+        found = []
+        for block in (4, 11, 40, 10**6):
+            monkeypatch.setattr(
+                side_by_side, "_block", lambda n, _, block=block: min(block, int(n.max()))
+            )
+            emissions = Emissions.of(logs, lengths)
+            smoothed = smooth(start, transition, emissions)
+            by_row = np.empty_like(smoothed.marginals)
+            by_row[emissions.layout.rows] = smoothed.marginals
+            best, path = viterbi(start, transition, emissions)
+            evidence = log_evidence(start, transition, emissions)
+            found.append(
+                (smoothed.log_evidence, by_row, smoothed.transitions, best, path, evidence)
+            )
+        for cut in found[:-1]:
+            for a, b in zip(cut, found[-1], strict=True):
+                np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10)
