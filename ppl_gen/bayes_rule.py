@@ -189,7 +189,7 @@ class BayesClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return joint[np.arange(len(y)), np.searchsorted(self.classes_, y)]
 
     def sample(self, n_samples: int = 1, y: Any = None, random_state: Any = None) -> Any:
-        """Draw rows and their classes.
+        """Draw rows, or sequences, and their classes.
 
         Parameters
         ----------
@@ -200,7 +200,7 @@ class BayesClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Returns
         -------
-        X, y : table of (n_samples, D), (n_samples,)
+        X, y : table of (n_samples, D) or list of sequences, (n_samples,)
         """
         check_is_fitted(self)
         if n_samples < 1:
@@ -220,8 +220,11 @@ class BayesClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 )
             codes = np.searchsorted(self.classes_, wanted)
         present = np.unique(codes)
+        draw = "sample_sequences" if getattr(self.model, "takes_sequences", False) else "sample"
         drawn = [
-            self.models_[c].sample(int((codes == c).sum()), random_state=random.randint(2**31))
+            getattr(self.models_[c], draw)(
+                int((codes == c).sum()), random_state=random.randint(2**31)
+            )
             for c in present
         ]
         # Drawn class by class, and put back in the order of the labels.

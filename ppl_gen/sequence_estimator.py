@@ -113,6 +113,30 @@ class SequenceModel(GenerativeModel):
         ]
         return np.concatenate([d[0] for d in drawn]), np.concatenate([d[1] for d in drawn])
 
+    def sample_sequences(self, n_sequences: int = 1, random_state: Any = None) -> list[Any]:
+        """Draw new sequences, of lengths drawn from those of the sequences fitted.
+
+        Parameters
+        ----------
+        n_sequences : int
+        random_state : int or None
+
+        Returns
+        -------
+        list of tables (T, D)
+        """
+        check_is_fitted(self)
+        if not (isinstance(n_sequences, int | np.integer) and n_sequences >= 1):
+            raise ValueError(
+                f"{self._who}.sample_sequences: n_sequences is {n_sequences!r}; expected a whole "
+                "number, at least 1"
+            )
+        rng = self._rng() if random_state is None else np.random.default_rng(random_state)
+        lengths = rng.choice(self.lengths_, size=n_sequences)
+        values, _ = self._draw_sequences(lengths, rng)
+        found: list[Any] = Arrangement("list", lengths).restore(self._table(values))
+        return found
+
     def _table(self, values: Array) -> Any:
         """Give rows the container, columns and dtypes of the sequences that were fitted."""
         return self.schema_.decode(values, self.structure_.whole)

@@ -453,6 +453,10 @@ class MarkovChain(LongRun, TokenModel):
                 codes[sequence] = row[: steps[sequence]]
         return decode(np.concatenate(codes), steps, self.states_, self._is_text)
 
+    def sample_sequences(self, n_sequences: int = 1, random_state: Any = None) -> list[Any]:
+        """Return :meth:`sample`, by the name that all models of sequences have."""
+        return self.sample(n_sequences, random_state)
+
     def _steps(self, length: Any, n_samples: int, rng: np.random.Generator) -> Array:
         if length is None:
             return rng.choice(self.lengths_, size=n_samples)
