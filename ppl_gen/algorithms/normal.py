@@ -76,16 +76,21 @@ def diagonal_distance(x: Array, observed: Array | None, mean: Array, scale: Arra
         if observed is not None:
             return (x * x) @ precision.T - 2.0 * (x @ centre.T) + observed @ constant.T
         # One product, which passes over the (n, K) result once.
-        width = x.shape[1]
-        lifted = np.empty((len(x), 2 * width + 1))
-        np.multiply(x, x, out=lifted[:, :width])
-        lifted[:, width:-1] = x
-        lifted[:, -1] = 1.0
-        return lifted @ np.vstack([precision.T, -2.0 * centre.T, constant.sum(axis=1)])
+        return lifted(x) @ np.vstack([precision.T, -2.0 * centre.T, constant.sum(axis=1)])
     z = (x[:, None, :] - mean) * scale
     if observed is not None:
         z = z * observed[:, None, :]
     return xp.sum(z * z, axis=-1)
+
+
+def lifted(x: Array) -> Array:
+    """Rows with what squares expand into: (n, D) -> (n, 2 D + 1) of squares, values and ones."""
+    width = x.shape[1]
+    found = np.empty((len(x), 2 * width + 1))
+    np.multiply(x, x, out=found[:, :width])
+    found[:, width:-1] = x
+    found[:, -1] = 1.0
+    return found
 
 
 def _expansion_is_safe(x: Array, mean: Array, precision: Array) -> bool:
@@ -100,6 +105,11 @@ def _expansion_is_safe(x: Array, mean: Array, precision: Array) -> bool:
 def diagonal_sums(values: Array, observed: Array | None, r: Array) -> dict[str, Array]:
     """Sums over what is observed: with independent columns these are sufficient."""
     xp = array_namespace(values, r)
+    if observed is None and xp is np:
+        width = values.shape[1]
+        sums = r.T @ lifted(values)
+        count = np.broadcast_to(sums[:, -1:], (len(sums), width))
+        return {"count": count, "sum": sums[:, width:-1], "square": sums[:, :width]}
     if observed is None:
         count = xp.broadcast_to(xp.sum(r, axis=0)[:, None], (r.shape[1], values.shape[1]))
     else:

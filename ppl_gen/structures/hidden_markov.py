@@ -194,13 +194,15 @@ class HiddenMarkov:
                 "transitions, or correct the known states"
             )
         evidence, shares = found.log_evidence, found.marginals
+        occupancy = found.start + found.transitions.sum(axis=0)
         if side.seen is not None:
             shares *= side.seen[:, None]
+            occupancy = shares.sum(axis=0)
         total = evidence.sum() if data.weights is None else data.weights @ evidence
         statistics = {
             "start": found.start,
             "transition": found.transitions,
-            "occupancy": shares.sum(axis=0),
+            "occupancy": occupancy,
             "family": side.statistics(self.family, parameters["family"], shares),
         }
         return statistics, total
@@ -239,9 +241,10 @@ class HiddenMarkov:
         # What comes after the end is no move: nothing is known there but the state before.
         after = jax_ops.arange(1, steps) >= data.lengths[:, None]
         beyond = (counts[2][:, :-1] * after[..., None]).sum(axis=(0, 1))
+        moves = counts[1] - beyond[:, None] * parameters["transition"]
         statistics = {
             "start": counts[0],
-            "transition": counts[1] - beyond[:, None] * parameters["transition"],
+            "transition": moves,
             "occupancy": shares.sum(axis=0),
             "family": statistics_of(shares),
         }
