@@ -20,6 +20,7 @@ from sklearn.utils.validation import (
 from ppl_gen.data import is_frame, is_missing, read_frame, with_categories
 from ppl_gen.families import Categorical
 from ppl_gen.posterior.storage import tree_with_draws, with_draws
+from ppl_gen.sequences import arrange
 
 Array = Any
 
@@ -290,7 +291,18 @@ class BayesClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
 def _listed(X: Any) -> Any:
     """Read sequences, one a label: a list as it is, an array by its first axis."""
-    if isinstance(X, list | tuple) or np.ndim(X) > 2:
+    if isinstance(X, list | tuple) and len(X) and is_frame(X[0]):
+        table, arrangement = arrange(X, None, "BayesClassifier")
+        return arrangement.restore(with_categories(table))
+    if isinstance(X, list | tuple):
+        widths = sorted({np.shape(item)[1] for item in X if np.ndim(item) == 2})
+        if len(widths) > 1:
+            raise ValueError(
+                f"BayesClassifier: X has sequences of {widths[0]} and of {widths[1]} columns; "
+                "expected one width"
+            )
+        return X
+    if np.ndim(X) > 2:
         return X
     items = [] if isinstance(X, str) or np.ndim(X) == 0 or is_frame(X) else list(X)
     if not items or not (isinstance(items[0], str) or np.ndim(items[0])):
@@ -319,8 +331,9 @@ def _labels(y: Any) -> Array:
 
 def _with_all_codes(model: Any, X: Any) -> Any:
     """Return the model with the numbers of categories that all rows have, where none are set."""
-    if hasattr(model, "with_states_of"):
-        return model.with_states_of(X)
+    for name in ("with_states_of", "with_codes_of"):
+        if hasattr(model, name):
+            return getattr(model, name)(X)
     family = getattr(model, "family", None)
     families = family if isinstance(family, dict) else {None: family}
     if not any(_counts_codes(part) for part in families.values()):

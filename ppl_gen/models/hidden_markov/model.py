@@ -6,18 +6,10 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from ppl_gen.families import (
-    FAMILIES,
-    Bernoulli,
-    Categorical,
-    Family,
-    MixtureFamily,
-    Multinomial,
-    Normal,
-    Poisson,
-)
+from ppl_gen.families import Family
 from ppl_gen.inference.base import InferenceMethod
 from ppl_gen.inference.em import EM
+from ppl_gen.models.hidden_markov.emissions import family_of, knowing_codes
 from ppl_gen.models.hidden_markov.hmmlearn_bridge import (
     adopt,
     attributes_of,
@@ -35,18 +27,10 @@ from ppl_gen.models.hidden_markov.names import (
 from ppl_gen.models.hidden_markov.states import ALGORITHMS, StateModel
 from ppl_gen.sequences import Arrangement, Sequences
 from ppl_gen.structures.hidden_markov import HiddenMarkov
-from ppl_gen.structures.latent_class import choose_family
 
 Array = Any
 Parameters = dict[str, Any]
 
-#: Families of counts and codes, with hmmlearn's flat priors.
-FLAT: dict[str, Family] = {
-    "poisson": Poisson(alpha=0.0),
-    "categorical": Categorical(alpha=0.0),
-    "multinomial": Multinomial(alpha=0.0),
-    "bernoulli": Bernoulli(alpha=0.0),
-}
 #: Letters of the chain's own parameters, and the parts of the parameters they name.
 PARTS = {"s": "start", "t": "transition"}
 
@@ -243,16 +227,12 @@ class HiddenMarkovModel(StateModel):
         )
 
     def _family(self) -> Family:
-        spec = self.emission
-        if isinstance(spec, str) and spec in ("gaussian", "gmm"):
-            normal = Normal(self.covariance_type, self.min_covar, prior=self.prior)
-            return normal if spec == "gaussian" else MixtureFamily(normal, self.n_mix)
-        if isinstance(spec, str) and spec != "auto" and spec not in FAMILIES:
-            names = ", ".join(map(repr, ["gaussian", "gmm", "auto", *FAMILIES]))
-            raise ValueError(f"{self._who}: emission is {spec!r}; expected one of {names}")
-        if isinstance(spec, str) and spec in FLAT:
-            return FLAT[spec]
-        return choose_family(spec, self.schema_, self._who)
+        return family_of(self)
+
+    def with_codes_of(self, X: Any) -> Self:
+        """Return a copy that knows the codes of these sequences, if it is to count them."""
+        known: Self = knowing_codes(self, X)
+        return known
 
     def _prior(self, name: str, shape: tuple[int, ...]) -> Array:
         try:
