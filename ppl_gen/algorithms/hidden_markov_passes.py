@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ppl_gen.algorithms.hidden_markov_transfers import TINY, hand_on, mixes, scaled_steps
-from ppl_gen.algorithms.row_chunks import map_rows
+from ppl_gen.algorithms.row_chunks import chunk_rows_of, map_rows
 from ppl_gen.algorithms.side_by_side import Layout, lay_out
 
 Array = Any
@@ -78,7 +78,7 @@ class Emissions:
         def fill(columns: slice) -> None:
             logs[:, columns] = self.log_prob(columns).T
 
-        map_rows(fill, logs.shape[1])
+        map_rows(fill, logs.shape[1], chunk_rows_of(self.n_states))
         return logs
 
     def scaled(self) -> tuple[Array, Array]:
@@ -95,7 +95,7 @@ class Emissions:
             np.exp(logs, out=logs)
             densities[columns] = logs.T
 
-        map_rows(fill, n_steps)
+        map_rows(fill, n_steps, chunk_rows_of(self.n_states))
         return densities, largest
 
     def of_sequence(self, number: int) -> tuple[Array, Array]:

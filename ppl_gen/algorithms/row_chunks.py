@@ -9,7 +9,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 
 from threadpoolctl import threadpool_limits
@@ -18,6 +18,17 @@ T = TypeVar("T")
 
 #: Rows to a chunk: a few hundred kilobytes of doubles for tables of ordinary width.
 CHUNK_ROWS = 2048
+
+
+def chunk_rows_of(n_values: int) -> int:
+    """Rows to a chunk, where each has so many intermediate values: narrow rows go further.
+
+    Examples
+    --------
+    >>> chunk_rows_of(5), chunk_rows_of(100)
+    (8192, 2048)
+    """
+    return max(CHUNK_ROWS, 20 * CHUNK_ROWS // n_values)
 
 
 def n_threads() -> int:
@@ -76,19 +87,20 @@ class _OneBlasThread:
 _one_blas_thread = _OneBlasThread()
 
 
-@contextmanager
-def workers(slices: list[slice]) -> Iterator["MapRows[Any]"]:
-    """Open a pool for work over slices, and yield the function that maps over them.
+class _Pool:
+    """Threads for a piece of work and all that it divides into, started when first asked for."""
 
-    One slice is worked on in the caller's thread, without a pool, and so is what a worker
-    divides further: the cores are busy already.
-    """
-    threads = min(n_threads(), len(slices))
-    if threads <= 1 or getattr(_here, "is_worker", False):
-        yield lambda function: [function(rows) for rows in slices]
-        return
-    with _one_blas_thread, ThreadPoolExecutor(threads, initializer=_become_worker) as pool:
-        yield lambda function: list(pool.map(function, slices))
+    def __init__(self) -> None:
+        self.opened = ExitStack()
+        self.pool: ThreadPoolExecutor | None = None
+
+    def get(self) -> ThreadPoolExecutor:
+        """Return the threads, which have a BLAS of one thread each."""
+        if self.pool is None:
+            self.opened.enter_context(_one_blas_thread)
+            threads = ThreadPoolExecutor(n_threads(), initializer=_become_worker)
+            self.pool = self.opened.enter_context(threads)
+        return self.pool
 
 
 _here = threading.local()
@@ -96,6 +108,37 @@ _here = threading.local()
 
 def _become_worker() -> None:
     _here.is_worker = True
+
+
+@contextmanager
+def workers(slices: list[slice]) -> Iterator["MapRows[Any]"]:
+    """Open a pool for work over slices, and yield the function that maps over them.
+
+    One slice is worked on in the caller's thread, without a pool, and may be divided further
+    there, by this function again, over the same pool. A worker divides no further: the cores are
+    busy already.
+    """
+    if len(slices) > 1 and n_threads() > 1 and not getattr(_here, "is_worker", False):
+
+        def mapped(function: Callable[[slice], Any]) -> list[Any]:
+            return list(pool.get().map(function, slices))
+
+    else:
+
+        def mapped(function: Callable[[slice], Any]) -> list[Any]:
+            return [function(rows) for rows in slices]
+
+    outer = getattr(_here, "pool", None)
+    if outer is not None:
+        pool = outer
+        yield mapped
+        return
+    pool = _here.pool = _Pool()
+    try:
+        with pool.opened:
+            yield mapped
+    finally:
+        _here.pool = None
 
 
 def map_rows(function: Callable[[slice], T], n_rows: int, chunk_rows: int = CHUNK_ROWS) -> list[T]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ppl_gen.algorithms.hidden_markov import Emissions
-from ppl_gen.algorithms.row_chunks import map_rows
+from ppl_gen.algorithms.row_chunks import chunk_rows_of, map_rows
 from ppl_gen.algorithms.side_by_side import Layout, lay_out
 from ppl_gen.algorithms.trees import tree_sum
 from ppl_gen.families import Family, Parameters, Statistics
@@ -64,5 +64,6 @@ class Side:
         def count(columns: slice) -> Statistics:
             return family.statistics(parameters, self.values[columns], marginals[columns])
 
-        total: Statistics = tree_sum(map_rows(count, len(self.values)))
+        chunk_rows = chunk_rows_of(marginals.shape[1])
+        total: Statistics = tree_sum(map_rows(count, len(self.values), chunk_rows))
         return total
