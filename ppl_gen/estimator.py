@@ -83,9 +83,14 @@ class GenerativeModel(TableReader):
     def _publish(self) -> None:
         """Set the fitted attributes that users read, as NumPy."""
 
+    def _default_method(self) -> str | InferenceMethod:
+        """Return the method, or its name, that fits the model unless another is asked for."""
+        return self.methods[0]
+
     def _resolved_method(self) -> InferenceMethod:
-        chosen = self.inference if self.inference is not None else self.methods[0]
-        method = resolve(chosen)
+        default = resolve(self._default_method())
+        asked = default.name if self.inference is None else self.inference
+        method = default if isinstance(asked, str) and asked == default.name else resolve(asked)
         if method.name not in self.methods:
             raise ValueError(
                 f"{type(self).__name__}: inference {method.name!r} does not fit this model; "

@@ -69,7 +69,8 @@ class HiddenMarkovModel(StateModel):
         initialised starts at the attribute of that name, set before `fit`; what is not learned
         stays where it starts.
     inference : str, EM, SVI, NUTS or None
-        By default, EM (Baum-Welch).
+        By default, EM (Baum-Welch), until a step gains less than a millionth of a nat a row:
+        likelihoods of chains rise slowly long before they have risen.
     warm_start : bool
         Start EM from the previous fit's parameters.
     random_state : int, RandomState or None
@@ -153,6 +154,9 @@ class HiddenMarkovModel(StateModel):
         self.dtype = dtype
 
     # -- fitting -------------------------------------------------------------------------------
+
+    def _default_method(self) -> InferenceMethod:
+        return EM(max_iter=1000, tol=1e-6)
 
     def fit(self, X: Any, lengths: Any = None, y: Any = None, sample_weight: Any = None) -> Self:
         """Fit the model.
