@@ -64,10 +64,10 @@ class HiddenMarkovModel(StateModel):
         How `predict` and `decode` choose states: the likeliest path, or the likeliest state at
         each step.
     init_params, params : str
-        Letters of what `fit` initialises and what it learns, as in hmmlearn: s(tartprob_),
-        t(ransmat_), m(eans_), c(ovars_), w(eights_), l(ambdas_), e(missionprob_). What is not
-        initialised starts at the attribute of that name, set before `fit`; what is not learned
-        stays where it starts.
+        Letters of what `fit` initialises and what it learns, as in hmmlearn: s ``startprob_``, t
+        ``transmat_``, m ``means_``, c ``covars_``, w ``weights_``, l ``lambdas_``, e
+        ``emissionprob_``. What is not initialised starts at the attribute of that name, set
+        before `fit`; what is not learned stays where it starts.
     inference : str, EM, SVI, NUTS or None
         By default, EM (Baum-Welch), until a step gains less than a millionth of a nat a row:
         likelihoods of chains rise slowly long before they have risen.
