@@ -80,9 +80,14 @@ def plot_forecast(
     step = x[-1] - x[-2] if len(x) > 1 else 1.0
     ahead = x[-1] + step * np.arange(1, draws.shape[1] + 1)
     one = draws[:, :, column]
-    for level in sorted(levels, reverse=True):
+    for place, level in enumerate(sorted(levels, reverse=True)):
         low, high = np.quantile(one, [0.5 - 0.5 * level, 0.5 + 0.5 * level], axis=0)
-        band = {"color": "C0", "alpha": 0.25, "lw": 0.0, "label": f"{level:.0%} interval"}
+        band = {
+            "color": "C0",
+            "alpha": min(0.2 + 0.2 * place, 1.0),
+            "lw": 0.0,
+            "label": f"{level:.0%} interval",
+        }
         if len(ahead) > 1:
             ax.fill_between(ahead, low, high, **band)
         else:
