@@ -18,6 +18,7 @@ from hidden_markov_cases import (
 from scipy import stats
 
 from ppl_gen import HiddenMarkovModel
+from ppl_gen.algorithms.trees import tree_leaves, tree_sum
 from ppl_gen.sequences import Sequences
 
 
@@ -82,6 +83,25 @@ def test_known_states_leave_the_paths_that_agree(emission):
     shares = np.concatenate([p.marginals for p in paths])
     seen = ~np.isnan(asked).all(axis=1)
     np.testing.assert_allclose(statistics["occupancy"], shares[seen].sum(axis=0), atol=1e-10)
+
+
+@pytest.mark.parametrize("emission", EMISSIONS)
+def test_statistics_add_over_sequences(emission):
+    """What chunks, minibatches and clusters rest on; the order of sequences says nothing."""
+    rows = with_holes(rows_of(emission, 90), emission)
+    lengths, weights = np.array([30, 1, 25, 34]), np.array([1.0, 2.0, 0.5, 1.0])
+    model = model_of(emission, inference=em(2)).fit(rows, lengths)
+    labels = np.where(np.arange(90) % 9 == 4, 1, -1)
+    whole = Sequences(rows, lengths, labels, weights)
+
+    def statistics(chosen):
+        found, total = model.structure_.e_step(model._draw(0), whole[chosen])
+        return {**found, "log_likelihood": total}
+
+    added = tree_sum([statistics([0, 3]), statistics([2]), statistics([1])])
+    for found in (statistics([0, 1, 2, 3]), statistics([3, 1, 0, 2])):
+        for ours, theirs in zip(tree_leaves(found), tree_leaves(added), strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-9)
 
 
 def test_all_states_known_is_counting():

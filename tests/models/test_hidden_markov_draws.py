@@ -72,6 +72,26 @@ def test_what_is_missing_is_filled_with_its_expectation():
     assert np.abs(filled - rows)[~known].mean() < 0.8 * plain
 
 
+def test_states_that_follow():
+    rows = rows_of("poisson", 60)
+    model = model_of("poisson", inference=em(10)).fit(rows, [40, 20])
+    ahead = model.forecast_states(3)
+    assert ahead.shape == (2, 3, 3)
+    now = model.filter(rows, [40, 20])[[39, 59]]
+    for step in range(3):
+        onward = np.linalg.matrix_power(model.transmat_, step + 1)
+        np.testing.assert_allclose(ahead[:, step], now @ onward, atol=1e-12)
+    np.testing.assert_array_equal(model.forecast_states(3, rows, [40, 20]), ahead)
+    forecast = model.forecast(3, random_state=0, n_draws=4000)
+    expected = ahead @ model.lambdas_
+    # Five standard errors of the mean of 4,000 draws, whose variance is about the mean.
+    error = 5.0 * np.sqrt(4.0 * expected / 4000)
+    assert (np.abs(forecast.draws.mean(axis=0) - expected) < error).all()
+    np.testing.assert_allclose(forecast.mean, expected, rtol=1e-10)
+    with pytest.raises(ValueError, match="steps is 0"):
+        model.forecast_states(0)
+
+
 def test_paths_are_drawn_from_their_posterior():
     rows = with_holes(rows_of("gaussian-diag", 60), "gaussian-diag")
     model = model_of("gaussian-diag").fit(rows)

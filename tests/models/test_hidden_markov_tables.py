@@ -16,6 +16,7 @@ from hidden_markov_cases import (
     with_holes,
 )
 from scipy.special import logsumexp
+from sklearn.model_selection import GridSearchCV, cross_val_score
 
 import ppl_gen
 from ppl_gen import EM, HiddenMarkovModel, Poisson
@@ -124,6 +125,15 @@ def test_polars_in_and_out():
     np.testing.assert_array_equal(model.log_prob(parts), same.log_prob(frame, [70, 50]))
     assert all(isinstance(part, polars.DataFrame) for part in model.impute(parts))
     assert model.impute(parts)[0]["level"].null_count() == 0
+
+
+def test_model_choice_by_scikit_learn():
+    X = [rows_of("gaussian-diag", 50, seed) for seed in range(12)]
+    scores = cross_val_score(model_of("gaussian-diag"), X, cv=3)
+    assert scores.shape == (3,)
+    search = GridSearchCV(model_of("gaussian-diag"), {"n_components": [1, 3]}, cv=3).fit(X)
+    assert search.best_params_ == {"n_components": 3}
+    assert search.score(X) == pytest.approx(search.best_estimator_.log_prob(X).sum())
 
 
 def test_families_as_emissions():
