@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 from all_paths import enumerate_paths
-from hidden_markov_cases import MASKS
+from hidden_markov_cases import EMISSIONS, MASKS, model_of, rows_of, with_holes
 from scipy import stats
 from scipy.special import logsumexp
 
@@ -13,6 +13,8 @@ import ppl_gen
 from ppl_gen import EM, NUTS, SVI, HiddenMarkovModel, engines
 
 LENGTHS = [45, 1, 34]
+#: Emissions whose programs take long to compile, and have little of their own here.
+COMPILED_LONG = ("gaussian-full", "gaussian-tied", "gaussian-spherical", "gmm", "gmm-full")
 
 
 def series():
@@ -157,6 +159,20 @@ def test_a_saved_bayesian_fit_is_the_same(fitted, tmp_path):
     )
     np.testing.assert_array_equal(loaded.log_prob(x, LENGTHS), fitted.log_prob(x, LENGTHS))
     np.testing.assert_array_equal(loaded.predict(x, LENGTHS), fitted.predict(x, LENGTHS))
+
+
+@pytest.mark.parametrize(
+    "emission",
+    [pytest.param(e, marks=pytest.mark.slow if e in COMPILED_LONG else []) for e in EMISSIONS],
+)
+def test_programs_of_all_emissions_have_the_density_of_the_model(emission):
+    """By the chain in logarithms on JAX, padded; and by the scaled one on NumPy."""
+    rows = with_holes(rows_of(emission), emission)
+    model = model_of(emission, inference=EM(max_iter=3, tol=0.0)).fit(rows, [35, 1, 24])
+    terms = model.posterior_.log_likelihood()["x"]
+    np.testing.assert_allclose(terms.ravel(), model.log_prob(rows, [35, 1, 24]), rtol=1e-9)
+    padded = ppl_gen.classify(model.posterior_, "z")
+    np.testing.assert_allclose(padded[0], model.predict_proba(rows, [35, 1, 24])[:35], atol=1e-9)
 
 
 def test_programs_draw_what_may_happen():

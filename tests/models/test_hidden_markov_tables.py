@@ -7,6 +7,7 @@ import pandas as pd
 import polars
 import pytest
 from hidden_markov_cases import (
+    EMISSIONS,
     MASKS,
     chain_of_states,
     em,
@@ -162,11 +163,20 @@ def test_weights_count_sequences():
     np.testing.assert_allclose(weighted.history_, repeated.history_, rtol=1e-10)
 
 
+#: Emissions that every run compiles; the others are among the slow tests.
+QUICK = ("gaussian-full", "gmm", "poisson", "multinomial")
+
 # -- ways of EM ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("emission", ["gaussian-full", "gmm", "poisson", "categorical"])
-@pytest.mark.parametrize("extra", ["plain", "labels", "weights", "mask"])
+@pytest.mark.parametrize(
+    ("emission", "extra"),
+    [
+        pytest.param(emission, "plain", marks=[] if emission in QUICK else pytest.mark.slow)
+        for emission in EMISSIONS
+    ]
+    + [("gaussian-full", extra) for extra in ("labels", "weights", "mask")],
+)
 def test_jax_takes_the_same_steps(emission, extra):
     rows = with_holes(rows_of(emission, 100), emission)
     lengths, arguments, settings = [60, 1, 39], {}, {}
