@@ -66,12 +66,13 @@ def plot_forecast(
     if not all(0.0 < level < 1.0 for level in levels):
         raise ValueError(f"plot_forecast: levels are {levels}; expected probabilities in (0, 1)")
     ax = axes_or_new(ax, (8.0, 3.5))
-    x, dated, labels = np.array([-1.0]), False, ("step", "")
+    x, dated, name, unit = np.array([-1.0]), False, None if times is None else "", ""
     if observed is not None:
         if hasattr(observed, "iloc"):
             table = observed.to_frame() if observed.ndim == 1 else observed
+            name = table.index.name if times is None else ""
             times = table.index if times is None else times
-            labels = (str(table.index.name or ""), str(table.columns[column]))
+            unit = str(table.columns[column])
         seen = np.asarray(observed, dtype=np.float64)
         seen = seen[:, column] if seen.ndim == 2 else seen
         x, dated = positions(times, len(seen), "plot_forecast")
@@ -95,7 +96,8 @@ def plot_forecast(
     ax.plot(ahead, np.median(one, axis=0), color="C0", marker=".", ms=3.0, label="median")
     if dated:
         ax.xaxis_date()
-    ax.set(xlabel=labels[0], ylabel=labels[1])
+    label = ("" if dated else "step") if name is None else str(name)
+    ax.set(xlabel=label, ylabel=unit)
     # Beside the axes, where it hides nothing.
     ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
     return ax  # type: ignore[no-any-return]

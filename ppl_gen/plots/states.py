@@ -106,8 +106,9 @@ def plot_states(
     strip.tick_params(axis="x", bottom=False, labelbottom=False)
     if dated:
         ax.xaxis_date()
-    label = "step" if index is None else str(index.name or "")
-    ax.set(xlim=(edges[0], edges[-1]), xlabel=label if times is None else "")
+    name = getattr(index, "name", None) if times is None else ""
+    label = ("" if dated else "step") if name is None else str(name)
+    ax.set(xlim=(edges[0], edges[-1]), xlabel=label)
     # Beside the axes, where it hides nothing.
     ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, title="state")
     return ax  # type: ignore[no-any-return]

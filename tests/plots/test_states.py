@@ -127,6 +127,58 @@ def test_a_step_alone_and_one_that_is_missing_are_drawn(model):
     assert ax.get_xlim() == (-0.5, 0.5)
 
 
+def test_sequences_side_by_side_are_drawn_one_by_one(model, rows):
+    stacked = rows.reshape(5, 10, 2)
+    path = model.predict(stacked)
+    for sequence in (0, 3):
+        ax = plots.plot_states(model, stacked, sequence=sequence)
+        assert bands(ax) == expected_bands(path[sequence], 2)
+    counts = plots.plot_run_lengths(model, stacked, n_draws=2, random_state=0)
+    runs = sum(len(spans) for one in path for spans in expected_bands(one, 2))
+    assert counts.collections[-1].get_offsets()[:, 1].sum() == runs
+
+
+def test_mixed_columns_with_gaps():
+    rng = np.random.default_rng(0)
+    high = np.repeat([False, True, False], 10)
+    frame = pd.DataFrame({"speed": 8.0 * high + rng.normal(size=30)})
+    frame["gear"] = pd.Categorical(np.where(high, "up", "down"))
+    frame.loc[3, "speed"], frame.loc[7, "gear"] = np.nan, None
+    frame.loc[12:14] = None
+    model = HiddenMarkovModel(2, {"speed": "normal", "gear": "categorical"}, random_state=0)
+    ax = plots.plot_states(model.fit(frame), frame)
+    assert ax.get_xlabel() == "step"
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["speed", "gear"]
+    for line, name in zip(ax.lines, ("speed", "gear"), strict=False):
+        np.testing.assert_array_equal(np.isnan(line.get_ydata()), frame[name].isna())
+    assert ax.lines[1].get_linestyle() == "None"
+    dots = plots.plot_run_lengths(model, frame, n_draws=3, random_state=0).collections[-1]
+    assert dots.get_offsets()[:, 1].sum() == 3
+
+
+def test_draws_of_the_parameters_are_averaged(model, rows):
+    import copy
+
+    bayesian = copy.copy(model)
+    draws = {"start": np.repeat(model.parameters_["start"], 3, axis=0)}
+    draws["transition"] = np.array([[[1 - p, p], [p, 1 - p]] for p in (0.02, 0.1, 0.4)])
+    family = model.parameters_["family"].items()
+    draws["family"] = {name: np.repeat(value, 3, axis=0) for name, value in family}
+    bayesian.parameters_ = draws
+    ax = plots.plot_states(bayesian, rows, LENGTHS)
+    proba = bayesian.predict_proba(rows, LENGTHS)[:30]
+    layer = ax.child_axes[0].collections[0].get_paths()[0]
+    unsure = np.flatnonzero((proba[:, 0] > 0.01) & (proba[:, 0] < 0.99))
+    assert len(unsure)
+    for t in unsure:
+        assert layer.contains_point((t, proba[t, 0] - 1e-3))
+        assert not layer.contains_point((t, proba[t, 0] + 1e-3))
+    ax = plots.plot_run_lengths(bayesian, rows, LENGTHS, n_draws=4, random_state=0)
+    path = bayesian.predict(rows, LENGTHS)
+    runs = sum(len(s) for part in np.split(path, [30]) for s in expected_bands(part, 2))
+    assert ax.collections[-1].get_offsets()[:, 1].sum() == runs
+
+
 def test_what_cannot_be_drawn_is_refused(model, rows):
     with pytest.raises(ValueError, match="sequence is 2, but there are 2"):
         plots.plot_states(model, rows, LENGTHS, sequence=2)
