@@ -222,9 +222,10 @@ def test_the_likeliest_path_is_the_best_of_all(laid, kind, zeros):
             continue
         scores, states = viterbi(start, transition, laid(logs, lengths))
         for p, score, path in zip(paths, scores, parts(states, lengths), strict=True):
-            best, expected = p.best
+            best = p.log_joint.max()
             np.testing.assert_allclose(score, best, rtol=1e-13, atol=1e-10)
-            np.testing.assert_array_equal(path, expected)
+            # Missing steps make ties, which rounding decides.
+            np.testing.assert_allclose(p.score_of(path), best, rtol=1e-13, atol=1e-10)
 
 
 def test_the_first_of_equally_likely_paths_is_taken(laid):
