@@ -57,9 +57,13 @@ class Enumerated:
 
 def enumerate_paths(start: np.ndarray, transition: np.ndarray, logs: np.ndarray) -> Enumerated:
     """Enumerate the paths of a sequence, given probabilities and log emissions (T, K)."""
-    n_steps, n_states = logs.shape
     with np.errstate(divide="ignore"):
-        start, transition = np.log(start), np.log(transition)
+        return enumerate_in_logs(np.log(start), np.log(transition), logs)
+
+
+def enumerate_in_logs(start: np.ndarray, transition: np.ndarray, logs: np.ndarray) -> Enumerated:
+    """Enumerate the paths of a sequence, given logarithms of probabilities."""
+    n_steps, n_states = logs.shape
     paths = np.array(list(itertools.product(range(n_states), repeat=n_steps)))
     joint = start[paths[:, 0]] + logs[np.arange(n_steps), paths].sum(axis=1)
     joint = joint + transition[paths[:, :-1], paths[:, 1:]].sum(axis=1)

@@ -1,0 +1,104 @@
+"""Paths of many chains at once, whole and cut in pieces: the likeliest one, and draws."""
+
+import numpy as np
+import pytest
+from chain_problems import BLOCKS, KINDS, chain, emissions_of, parts, possible, problems
+from scipy import stats
+
+from ppl_gen.algorithms import side_by_side
+from ppl_gen.algorithms.hidden_markov import Emissions, filter_steps, forecast
+from ppl_gen.algorithms.hidden_markov_paths import draw_paths, viterbi, viterbi_in_logs
+
+
+@pytest.fixture(params=BLOCKS, ids=lambda block: f"cut at {block}" if block else "whole")
+def laid(request, monkeypatch):
+    """Lay emissions out, cut or not."""
+    block = request.param
+    monkeypatch.setattr(
+        side_by_side, "_block", lambda lengths, n_states: block or int(lengths.max())
+    )
+    return Emissions.of
+
+
+every_kind = pytest.mark.parametrize("kind", KINDS)
+with_zeros = pytest.mark.parametrize("zeros", [False, True], ids=["dense", "zeros"])
+
+
+@every_kind
+@with_zeros
+def test_the_likeliest_path_is_the_best_of_all(laid, kind, zeros):
+    for start, transition, logs, lengths in problems(kind, zeros):
+        paths = possible(start, transition, logs, lengths)
+        if paths is None:
+            continue
+        scores, states = viterbi(start, transition, laid(logs, lengths))
+        for p, score, path in zip(paths, scores, parts(states, lengths), strict=True):
+            best = p.log_joint.max()
+            np.testing.assert_allclose(score, best, rtol=1e-13, atol=1e-10)
+            # Missing steps make ties, which rounding decides.
+            np.testing.assert_allclose(p.score_of(path), best, rtol=1e-13, atol=1e-10)
+
+
+def test_the_first_of_equally_likely_paths_is_taken(laid):
+    uniform = np.full((3, 3), 1.0 / 3.0)
+    score, path = viterbi(uniform[0], uniform, laid(np.zeros((5, 3)), [2, 3]))
+    np.testing.assert_array_equal(path, 0)
+    np.testing.assert_allclose(score, np.log(1.0 / 3.0) * np.array([2, 3]))
+
+
+def test_log_weights_need_not_be_normalised(laid):
+    rng = np.random.default_rng(4)
+    start, transition = chain(rng, 3)
+    logs = rng.normal(size=(9, 3))
+    emissions = laid(logs, [4, 5])
+    score, path = viterbi(start, transition, emissions)
+    raised = viterbi_in_logs(np.log(start) + 2.0, np.log(transition) - 1.0, emissions)
+    np.testing.assert_array_equal(raised[1], path)
+    np.testing.assert_allclose(raised[0], score + 2.0 - np.array([3, 4]), rtol=1e-13)
+
+
+def test_forecasts_are_filtered_steps_without_observations():
+    rng = np.random.default_rng(7)
+    start, transition = chain(rng, 3)
+    logs = rng.normal(size=(8, 3))
+    logs[5:] = 0.0  # not observed
+    steps = filter_steps(start, transition, Emissions.of(logs, [8]))
+    ahead = forecast(steps[4], transition, 3)
+    assert ahead.shape == (3, 3)
+    np.testing.assert_allclose(ahead, steps[5:], atol=1e-14)
+    several = forecast(steps[:2], transition, 4)
+    assert several.shape == (2, 4, 3)
+    np.testing.assert_allclose(several[1, 3], steps[1] @ np.linalg.matrix_power(transition, 4))
+
+
+@pytest.mark.parametrize("kind", ["near", "missing", "excluded", "far 1e3"])
+@with_zeros
+def test_paths_are_drawn_from_their_posterior(laid, kind, zeros):
+    rng = np.random.default_rng(8)
+    lengths, n = np.array([4, 1, 5]), 20_000
+    while True:
+        start, transition = chain(rng, 3, zeros)
+        logs = emissions_of(rng, kind, lengths.sum(), 3)
+        paths = possible(start, transition, logs, lengths)
+        if paths is not None:
+            break
+    drawn = draw_paths(start, transition, laid(logs, lengths), rng, n)
+    assert drawn.shape == (n, 10)
+    for p, own in zip(paths, np.split(drawn, np.cumsum(lengths)[:-1], axis=1), strict=True):
+        place = 3 ** np.arange(own.shape[1])[::-1]
+        counts = np.bincount(own @ place, minlength=len(p.paths))
+        expected = n * p.weights
+        assert counts[expected < 1e-9 * n].sum() == 0
+        # Paths of fewer than five expected draws count as one.
+        rare = expected < 5.0
+        pooled = [np.append(x[~rare], x[rare].sum()) for x in (counts, expected)]
+        keep = pooled[1] > 0.5
+        if keep.sum() > 1:
+            observed, model = pooled[0][keep], pooled[1][keep]
+            # The seed is fixed: one test in ten thousand would fail by chance.
+            assert stats.chisquare(observed, model * observed.sum() / model.sum()).pvalue > 1e-4
+        for t, pairs in enumerate(p.pairs):
+            found = np.zeros((3, 3))
+            np.add.at(found, (own[:, t], own[:, t + 1]), 1.0 / n)
+            # Five standard errors of a share of 20,000 draws.
+            np.testing.assert_allclose(found, pairs, atol=5.0 * 0.5 / np.sqrt(n))
