@@ -214,6 +214,8 @@ def arrange(X: Any, lengths: Any, who: str) -> tuple[Any, Arrangement]:
         the number of rows.
     """
     X = to_numpy(X)
+    if isinstance(X, np.ndarray) and X.dtype == object and X.ndim == 1 and len(X) and np.ndim(X[0]):
+        X = list(X)  # NumPy's way to hold sequences of unequal lengths
     if isinstance(X, list | tuple) and len(X) and not _is_row(X[0]):
         if lengths is not None:
             raise ValueError(
@@ -315,9 +317,22 @@ def arrange_labels(y: Any, arrangement: Arrangement, n_states: int, who: str) ->
     if y is None:
         return None
     parts = y if isinstance(y, list | tuple) and len(y) and np.ndim(y[0]) == 1 else [y]
-    given = np.concatenate([np.asarray(to_numpy(part)).ravel() for part in parts])
+    own = [np.asarray(to_numpy(part)).ravel() for part in parts]
+    counts = [len(part) for part in own]
+    if arrangement.kind == "list" and len(own) > 1 and counts != arrangement.lengths.tolist():
+        raise ValueError(
+            f"{who}: y has sequences of {counts} states, but X of "
+            f"{arrangement.lengths.tolist()} steps; expected one a step, -1 where unknown"
+        )
+    given = np.concatenate(own)
     if given.dtype.kind not in "iu":
-        numbers = np.asarray(given, dtype=np.float64)
+        try:
+            numbers = np.asarray(given, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"{who}: y has values that are no states, such as {given[0]!r}; expected whole "
+                "numbers, -1 where unknown"
+            ) from error
         if np.isnan(numbers).any() or (numbers != np.floor(numbers)).any():
             raise ValueError(
                 f"{who}: y has values that are no states (NaN, or no whole numbers); mark steps "

@@ -57,6 +57,13 @@ REFUSED = {
     "negative labels": ({}, ROWS, {"y": [-2] * 20}, "states from -2"),
     "labels in parts": ({}, ROWS, {"y": [0.5] * 20}, "no states"),
     "missing labels": ({}, ROWS, {"y": [np.nan] * 20}, "NaN.*mark.*-1"),
+    "labels of names": ({}, ROWS, {"y": ["a"] * 20}, "no states, such as"),
+    "labels in other parts": (
+        {},
+        [ROWS[:10], ROWS[10:]],
+        {"y": [np.zeros(5, int), np.zeros(15, int)]},
+        r"sequences of \[5, 15\] states, but X of \[10, 10\] steps",
+    ),
     "weights of rows": ({}, ROWS, {"sample_weight": np.ones(20)}, "sample_weight"),
     "negative weights": (
         {},

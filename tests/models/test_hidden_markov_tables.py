@@ -60,6 +60,16 @@ def test_arrangements_say_the_same():
     assert [p.shape for p in rows.sample_states(X, n_draws=2)] == [(4, 30)] * 2
 
 
+def test_sequences_of_unequal_lengths_in_an_array_of_objects():
+    rows = rows_of("gaussian-diag", 60)
+    ragged = np.empty(2, dtype=object)
+    ragged[:] = [rows[:40], rows[40:]]
+    model = model_of("gaussian-diag", inference=em(3)).fit(ragged)
+    same = model_of("gaussian-diag", inference=em(3)).fit(rows, [40, 20])
+    np.testing.assert_array_equal(model.means_, same.means_)
+    assert [len(states) for states in model.predict(ragged)] == [40, 20]
+
+
 def test_columns_of_one_come_as_series():
     x = rows_of("poisson", 60)[:, 0]
     column = model_of("poisson", inference=em(5)).fit(x[:, None])
