@@ -1,4 +1,4 @@
-"""THE contract of every model. A new model joins by one line of `MODELS`.
+"""THE contract of every model. A new one joins by one line of `MODELS` in tests/model_members.py.
 
 Each model is fitted once by each of its methods (a few draws, a few steps: what is held here does
 not depend on their number), and all tests look at those fits. Models of rows have a density a row
@@ -10,181 +10,20 @@ import functools
 import threading
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from model_members import CASES, METHODS, MODELS
 from scipy.special import logsumexp
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 import ppl_gen
-from ppl_gen import (
-    EM,
-    NUTS,
-    SVI,
-    BayesClassifier,
-    GaussianMixture,
-    HiddenMarkovModel,
-    LinearAutoregression,
-    LinearGaussianStateSpace,
-    MarkovChain,
-    Mixture,
-    NaiveBayes,
-    engines,
-)
-from ppl_gen.datasets import load_iris, load_penguins
+from ppl_gen import EM, engines
 from ppl_gen.posterior import Posterior
 
-METHODS = {
-    "em": EM(max_iter=20),
-    "conjugate": "conjugate",
-    "svi": SVI(steps=30),
-    "nuts": NUTS(chains=2, warmup=20, draws=10),
-}
-
-
-def flowers(rows: int = 60) -> tuple[pd.DataFrame, np.ndarray]:
-    """Numbers, with some of them missing."""
-    frame = load_iris().frame.sample(rows, random_state=0, ignore_index=True)
-    x = frame.iloc[:, :4].copy()
-    x.iloc[3, 1] = x.iloc[7, 0] = x.iloc[7, 2] = np.nan
-    return x, frame.iloc[:, 4].to_numpy()
-
-
-def penguins(rows: int = 80) -> tuple[pd.DataFrame, np.ndarray]:
-    """Numbers, categories and a yes or no, with some of them missing."""
-    frame = load_penguins().frame.sample(rows, random_state=0, ignore_index=True)
-    x = frame[["bill_length_mm", "body_mass_g", "sex"]].assign(heavy=frame["body_mass_g"] > 4200)
-    x.loc[2, "sex"] = x.loc[5, "body_mass_g"] = None
-    return x, frame["species"].astype(str).to_numpy()
-
-
-def seasons() -> tuple[list[pd.DataFrame], None]:
-    """Sequences of unequal lengths, with some values and a whole step missing."""
-    x, _ = flowers()
-    x.iloc[40] = np.nan
-    return [x.iloc[:25], x.iloc[25:26], x.iloc[26:]], None
-
-
-def beds() -> tuple[list[pd.DataFrame], np.ndarray]:
-    """Sequences of flowers of one species each."""
-    x, species = flowers()
-    beds, labels = [], []
-    for label in np.unique(species):
-        own = x[species == label]
-        pieces = np.split(np.arange(len(own)), [3, 4, 10])
-        beds += [own.iloc[piece] for piece in pieces]
-        labels += [label] * len(pieces)
-    return beds, np.array(labels)
-
-
-def complete_seasons() -> tuple[list[pd.DataFrame], None]:
-    """Sequences of two columns, of which all is known."""
-    x = flowers()[0].iloc[:, 2:].ffill().bfill()
-    return [x.iloc[:25], x.iloc[25:35], x.iloc[35:]], None
-
-
-def weather() -> tuple[list[np.ndarray], None]:
-    """Sequences of names."""
-    days = np.random.default_rng(0).choice(["fog", "rain", "sun"], p=[0.2, 0.3, 0.5], size=60)
-    return [days[:25], days[25:26], days[26:]], None
-
-
-@dataclass(frozen=True)
-class Model:
-    """One line of the contract."""
-
-    make: Callable[[Any], Any]  # from an inference object
-    data: Callable[[], tuple[Any, np.ndarray | None]]
-    classifier: bool = False
-    methods: tuple[str, ...] = ("em", "svi", "nuts")
-    #: A site of the program, and an axis that it has.
-    site: tuple[str, str] = ("weights", "component")
-    #: Data are tables, whose gaps are filled; or symbols, none of which is missing.
-    tables: bool = True
-    #: There is a discrete latent to ask for.
-    classes: bool = True
-    #: The program's likelihood is by row, or sequence, as `log_prob` is.
-    by_item: bool = True
-
-
-MODELS = {
-    "gaussian_mixture": Model(
-        lambda method: GaussianMixture(2, inference=method, random_state=0), flowers
-    ),
-    "mixture": Model(lambda method: Mixture(2, inference=method, random_state=0), penguins),
-    "naive_bayes": Model(
-        lambda method: NaiveBayes(inference=method),
-        penguins,
-        classifier=True,
-        site=("weights", "class"),
-    ),
-    "bayes_classifier": Model(
-        lambda method: BayesClassifier(Mixture(1, inference=method, random_state=0)),
-        penguins,
-        classifier=True,
-        methods=("em",),
-    ),
-    "hidden_markov": Model(
-        # At each step the likeliest state: the likeliest path need not agree with probabilities.
-        lambda method: HiddenMarkovModel(2, algorithm="map", inference=method, random_state=0),
-        seasons,
-        site=("transition", "state"),
-    ),
-    "bayes_classifier_of_sequences": Model(
-        lambda method: BayesClassifier(HiddenMarkovModel(1, inference=method, random_state=0)),
-        beds,
-        classifier=True,
-        methods=("em",),
-    ),
-    "markov_chain": Model(
-        lambda method: MarkovChain(inference=method, random_state=0),
-        weather,
-        methods=("em", "conjugate", "svi", "nuts"),
-        site=("transition", "state"),
-        tables=False,
-        classes=False,
-    ),
-    "state_space": Model(
-        lambda method: LinearGaussianStateSpace(1, inference=method, random_state=0),
-        seasons,
-        site=("transition", "state"),
-        classes=False,
-    ),
-    "autoregression": Model(
-        lambda method: LinearAutoregression(1, inference=method, random_state=0),
-        complete_seasons,
-        methods=("conjugate", "em", "svi", "nuts"),
-        site=("coefficients", "column"),
-        classes=False,
-        by_item=False,
-    ),
-}
-#: Pairs that compile as long as the others, and have no line of code of their own.
-SLOW = [
-    ("gaussian_mixture", "svi"),
-    ("mixture", "nuts"),
-    ("naive_bayes", "svi"),
-    ("hidden_markov", "svi"),
-    *(
-        (name, m)
-        for name in ("markov_chain", "state_space", "autoregression")
-        for m in ("svi", "nuts")
-    ),
-]
-CASES = [
-    pytest.param(
-        name,
-        method,
-        id=f"{name}-{method}",
-        marks=[pytest.mark.slow] if (name, method) in SLOW else [],
-    )
-    for name, model in MODELS.items()
-    for method in model.methods
-]
 # A whole generative model has a posterior; a rule over several models has one in each.
 RULES = ("bayes_classifier", "bayes_classifier_of_sequences")
 
