@@ -4,7 +4,7 @@ Inside, sequences are the rows of a table, one sequence after another, and their
 whatever reads tables reads sequences: frames, categories, NaN for what is missing.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -212,8 +212,10 @@ def arrange(X: Any, lengths: Any, who: str) -> tuple[Any, Arrangement]:
     ValueError
         If there is no sequence, one is empty, their widths differ, or the lengths do not sum to
         the number of rows.
+    TypeError
+        If X is no table and no list of tables.
     """
-    X = to_numpy(X)
+    X = _known(to_numpy(X), who)
     if isinstance(X, np.ndarray) and X.dtype == object and X.ndim == 1 and len(X) and np.ndim(X[0]):
         X = list(X)  # NumPy's way to hold sequences of unequal lengths
     if isinstance(X, list | tuple) and len(X) and not _is_row(X[0]):
@@ -248,12 +250,26 @@ def arrange(X: Any, lengths: Any, who: str) -> tuple[Any, Arrangement]:
             )
         counts = counts.astype(np.intp)
         if counts.sum() != n_rows:
+            states = len(counts) == n_rows > 1
             raise ValueError(
                 f"{who}: lengths sum to {counts.sum()}, but X has {n_rows} rows; expected the "
                 "lengths of all sequences, in their order"
+                + ("; one number a row looks like known states: give these as y=" if states else "")
             )
     _refuse_empty(counts, who)
     return X, Arrangement("rows", counts)
+
+
+def _known(X: Any, who: str) -> Any:
+    """Refuse what is no table, by its name."""
+    if X is None or isinstance(X, Mapping | Iterator | set | str | bytes):
+        raise TypeError(
+            f"{who}: X is {'None' if X is None else f'a {type(X).__name__}'}; expected a list of "
+            "(T, D) tables, an (n, T, D) array, or the rows of all sequences with their lengths"
+        )
+    if isinstance(X, list | tuple) and not len(X):
+        raise ValueError(f"{who}: X has no sequence; expected one or more")
+    return X
 
 
 def _is_row(item: Any) -> bool:
@@ -285,9 +301,10 @@ def _refuse_empty(counts: Array, who: str) -> None:
 def _joined(tables: list[Any], who: str) -> Any:
     """Join the tables of a list, row after row."""
     if is_frame(tables[0]):
-        if len({tuple(table.columns) for table in tables if is_frame(table)}) > 1 or not all(
-            map(is_frame, tables)
-        ):
+        other = next((place for place, t in enumerate(tables) if not is_frame(t)), None)
+        if other is not None:
+            raise ValueError(_two_kinds(tables, other, who))
+        if len({tuple(table.columns) for table in tables}) > 1:
             raise ValueError(f"{who}: the sequences have different columns; give all the same")
         if type(tables[0]).__module__.startswith("polars"):
             import polars
@@ -296,6 +313,9 @@ def _joined(tables: list[Any], who: str) -> Any:
         import pandas
 
         return pandas.concat(tables, ignore_index=True)
+    other = next((place for place, table in enumerate(tables) if is_frame(table)), None)
+    if other is not None:
+        raise ValueError(_two_kinds(tables, other, who))
     widths = [np.shape(table)[1] for table in tables]
     other = next((place for place, width in enumerate(widths) if width != widths[0]), None)
     if other is not None:
@@ -304,6 +324,13 @@ def _joined(tables: list[Any], who: str) -> Any:
             f"{widths[other]}; expected one width"
         )
     return np.concatenate([np.asarray(table) for table in tables])
+
+
+def _two_kinds(tables: list[Any], other: int, who: str) -> str:
+    return (
+        f"{who}: sequence 0 is a {type(tables[0]).__name__}, but sequence {other} a "
+        f"{type(tables[other]).__name__}; expected all arrays, or all frames of the same columns"
+    )
 
 
 def arrange_labels(y: Any, arrangement: Arrangement, n_states: int, who: str) -> Array | None:
@@ -316,10 +343,10 @@ def arrange_labels(y: Any, arrangement: Arrangement, n_states: int, who: str) ->
     """
     if y is None:
         return None
-    parts = y if isinstance(y, list | tuple) and len(y) and np.ndim(y[0]) == 1 else [y]
-    own = [np.asarray(to_numpy(part)).ravel() for part in parts]
+    own, n_rows = _label_parts(y), int(arrangement.lengths.sum())
     counts = [len(part) for part in own]
-    if arrangement.kind == "list" and len(own) > 1 and counts != arrangement.lengths.tolist():
+    is_column = len(own) == sum(counts) == n_rows
+    if len(own) > 1 and not is_column and counts != arrangement.lengths.tolist():
         raise ValueError(
             f"{who}: y has sequences of {counts} states, but X of "
             f"{arrangement.lengths.tolist()} steps; expected one a step, -1 where unknown"
@@ -327,6 +354,8 @@ def arrange_labels(y: Any, arrangement: Arrangement, n_states: int, who: str) ->
     given = np.concatenate(own)
     if given.dtype.kind not in "iu":
         try:
+            if any(isinstance(value, str) for value in given):  # "1" would pass for a number
+                raise TypeError("text")
             numbers = np.asarray(given, dtype=np.float64)
         except (TypeError, ValueError) as error:
             raise ValueError(
@@ -339,7 +368,6 @@ def arrange_labels(y: Any, arrangement: Arrangement, n_states: int, who: str) ->
                 "whose state is not known with -1"
             )
         given = numbers
-    n_rows = int(arrangement.lengths.sum())
     if len(given) != n_rows:
         raise ValueError(
             f"{who}: y has {len(given)} states, but X has {n_rows} steps; expected one a step, -1 "
@@ -352,3 +380,12 @@ def arrange_labels(y: Any, arrangement: Arrangement, n_states: int, who: str) ->
             f"{n_states - 1}, or -1 where unknown"
         )
     return given if (given >= 0).any() else None
+
+
+def _label_parts(y: Any) -> list[Array]:
+    """Known states of each sequence, or those of all in one array."""
+    y = to_numpy(y)
+    if isinstance(y, np.ndarray) and (y.ndim == 2 or (y.dtype == object and y.ndim == 1)):
+        y = list(y)
+    parts = y if isinstance(y, list | tuple) and len(y) and np.ndim(y[0]) == 1 else [y]
+    return [np.asarray(to_numpy(part)).ravel() for part in parts]

@@ -36,12 +36,27 @@ REFUSED = {
     "no lengths": ({}, ROWS, {"lengths": []}, "lengths|no sequence"),
     "lengths of a list": ({}, [ROWS, ROWS], {"lengths": [20, 20]}, "list of 2.*leave lengths out"),
     "lengths of a stack": ({}, ROWS.reshape(4, 5, 2), {"lengths": [5] * 4}, "leave lengths out"),
-    "an empty list": ({}, [], {}, "no sequence|sequence 0 has length 0|0 sample"),
+    "an empty list": ({}, [], {}, "X has no sequence"),
+    "nothing": ({}, None, {}, "X is None; expected a list of"),
+    "a dict": ({}, {"a": [1.0, 2.0]}, {}, "X is a dict; expected a list of"),
+    "a generator": ({}, (row for row in ROWS), {}, "X is a generator; expected a list of"),
+    "states for lengths": ({}, ROWS, {"lengths": [0, 1] * 10}, "20 rows.*known states.*y="),
     "an empty sequence in a list": ({}, [ROWS, ROWS[:0]], {}, "sequence 1 has length 0"),
     "no rows": ({}, ROWS[:0], {}, "length 0"),
     "other widths": ({}, [ROWS, ROWS[:, :1]], {}, "sequence 0 has 2 columns.*sequence 1 has 1"),
     "other columns": ({}, [table("a", "b"), table("a", "c")], {}, "different columns"),
-    "frames and arrays": ({}, [table("a", "b"), ROWS], {}, "different columns"),
+    "frames and arrays": (
+        {},
+        [table("a", "b"), ROWS],
+        {},
+        "sequence 0 is a DataFrame, but sequence 1 a ndarray",
+    ),
+    "arrays and frames": (
+        {},
+        [ROWS, table("a", "b")],
+        {},
+        "sequence 0 is a ndarray, but sequence 1 a DataFrame",
+    ),
     "four axes": ({}, np.zeros((2, 2, 2, 2)), {}, "dim 4"),
     "strings": ({}, np.array([["a"], ["b"]] * 10), {}, "string|number|convert"),
     "infinite values": ({}, with_value(ROWS, np.inf), {}, "infinity"),
@@ -64,6 +79,19 @@ REFUSED = {
         {"y": [np.zeros(5, int), np.zeros(15, int)]},
         r"sequences of \[5, 15\] states, but X of \[10, 10\] steps",
     ),
+    "labels of sequences in other parts": (
+        {},
+        ROWS,
+        {"lengths": [10, 10], "y": [np.zeros(5, int), np.zeros(15, int)]},
+        r"sequences of \[5, 15\] states, but X of \[10, 10\] steps",
+    ),
+    "labels of a stack the other way": (
+        {},
+        ROWS.reshape(4, 5, 2),
+        {"y": np.zeros((5, 4), int)},
+        r"sequences of \[4, 4, 4, 4, 4\] states, but X of \[5, 5, 5, 5\]",
+    ),
+    "labels that are text": ({}, ROWS, {"y": ["0", "1"] * 10}, "no states, such as .*0"),
     "weights of rows": ({}, ROWS, {"sample_weight": np.ones(20)}, "sample_weight"),
     "negative weights": (
         {},
@@ -335,3 +363,17 @@ def test_outliers_are_no_error():
     for either in (model, plain):
         assert np.isfinite(either.log_prob(rows)).all()
         np.testing.assert_allclose(either.predict_proba(rows).sum(axis=1), 1.0)
+
+
+def test_known_states_in_any_arrangement():
+    states = np.arange(20) % 2
+    alike = [
+        {"X": ROWS, "lengths": [10, 10], "y": states},
+        {"X": ROWS, "lengths": [10, 10], "y": states[:, None]},
+        {"X": ROWS, "lengths": [10, 10], "y": [states[:10], states[10:]]},
+        {"X": ROWS.reshape(2, 10, 2), "y": states.reshape(2, 10)},
+        {"X": [ROWS[:10], ROWS[10:]], "y": states.reshape(2, 10)},
+    ]
+    fits = [HiddenMarkovModel(2, random_state=0, inference=em(2)).fit(**data) for data in alike]
+    for fit in fits[1:]:
+        np.testing.assert_array_equal(fit.means_, fits[0].means_)
