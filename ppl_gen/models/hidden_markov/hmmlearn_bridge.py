@@ -119,7 +119,8 @@ def adopt(model: Any, named: dict[str, Array], who: str) -> None:
     model.structure_ = structure
     model.n_features_in_ = rows.shape[1]
     model.parameters_ = tree_map(lambda leaf: np.asarray(leaf)[None], _floored(family, start))
-    model.lengths_, model.fitted_digest_ = np.zeros(0, dtype=np.intp), ""
+    model.lengths_ = np.zeros(0, dtype=np.intp)
+    model.fitted_digests_ = np.zeros(0, dtype=np.int64)
     model._training = model._posterior = None
     model._publish()
 

@@ -1,5 +1,6 @@
 """What is asked of a hidden Markov model about the states of sequences."""
 
+import dataclasses
 import math
 from typing import Any, ClassVar
 
@@ -10,7 +11,7 @@ from ppl_gen.algorithms.hidden_markov import Emissions, filter_steps, forecast
 from ppl_gen.algorithms.hidden_markov_paths import viterbi, viterbi_in_logs
 from ppl_gen.algorithms.markov import stationary_distribution
 from ppl_gen.algorithms.trees import tree_sum
-from ppl_gen.forecasts import ForecastingModel
+from ppl_gen.forecasts import ForecastingModel, chosen_draws, covariances
 from ppl_gen.sequence_estimator import SequenceModel
 from ppl_gen.sequences import Sequences
 from ppl_gen.structures.hidden_markov import HiddenMarkov
@@ -19,6 +20,8 @@ Array = Any
 Parameters = dict[str, Any]
 
 ALGORITHMS = ("viterbi", "map")
+#: Futures to draw at once.
+FUTURES = 2**18
 
 
 class StateModel(ForecastingModel):
@@ -33,7 +36,9 @@ class StateModel(ForecastingModel):
     def predict_proba(self, X: Any, lengths: Any = None) -> Any:
         """Posterior probability of each state at each step, arranged as X: (N, K).
 
-        After a Bayesian fit, averaged over the draws of the parameters.
+        After a Bayesian fit, averaged over the draws of the parameters: alike for each of the
+        sequences that were fitted, which the draws are given already, and by its likelihood
+        under each draw for each new one.
         """
         sequences, arrangement = self._read_checked(X, lengths, "predict_proba")
         return arrangement.restore(self._marginals(sequences))
@@ -114,7 +119,11 @@ class StateModel(ForecastingModel):
             return start, np.log(self.parameters_["transition"]).mean(axis=0), averaged
 
     def filter(self, X: Any, lengths: Any = None) -> Any:
-        """Probability of each state given the steps up to it, arranged as X: (N, K)."""
+        """Probability of each state given the steps up to it, arranged as X: (N, K).
+
+        After a Bayesian fit, averaged over the draws of the parameters as by
+        :meth:`predict_proba`: the parameters are given whole sequences.
+        """
         sequences, arrangement = self._read_checked(X, lengths, "filter")
         return arrangement.restore(self._filtered(sequences))
 
@@ -167,7 +176,8 @@ class StateModel(ForecastingModel):
                 f"{self._who}.forecast: the sequences that were fitted did not come with the "
                 "loaded model; give X"
             )
-        return self._last_states(self._training)
+        # A copy, so that nothing is laid out and kept with those that are pickled.
+        return self._last_states(dataclasses.replace(self._training))
 
     def _last_states(self, sequences: Sequences) -> dict[str, Array]:
         last = sequences.ends - 1
@@ -191,7 +201,7 @@ class StateModel(ForecastingModel):
         Returns
         -------
         (n, steps, K) array
-            Averaged over the draws of the parameters.
+            Averaged over the draws of the parameters, as by :meth:`predict_proba`.
         """
         check_is_fitted(self)
         if not (isinstance(steps, int | np.integer) and steps >= 1):
@@ -201,9 +211,13 @@ class StateModel(ForecastingModel):
             )
         if X is None:
             now = self._fitted_states()
+            weights = np.full((self._n_draws, len(self.lengths_)), 1.0 / self._n_draws)
         else:
-            now = self._last_states(self._read_checked(X, lengths, "forecast_states")[0])
-        return self._states_ahead(now, int(steps)).mean(axis=0)
+            sequences, _ = self._read_checked(X, lengths, "forecast_states")
+            now, weights = self._last_states(sequences), self._draw_weights(sequences)
+        ahead = self._states_ahead(now, int(steps))
+        averaged: Array = np.einsum("sn,sntk->ntk", weights, ahead)
+        return averaged
 
     def _states_ahead(self, states: dict[str, Array], steps: int) -> Array:
         """Probability of each state in the steps that follow, under each draw: (S, n, steps, K)."""
@@ -212,29 +226,37 @@ class StateModel(ForecastingModel):
             [forecast(now[s], self._draw(s)["transition"], steps) for s in range(self._n_draws)]
         )
 
-    def _moments(self, states: dict[str, Array], steps: int, draws: Array) -> tuple[Array, Array]:
+    def _moments(
+        self, states: dict[str, Array], weights: Array, steps: int, draws: Array
+    ) -> tuple[Array, Array]:
         """Means (modes, of categories), and the covariances of the draws: (n, steps, D, ...)."""
         shares = self._states_ahead(states, steps)
         n, n_states = shares.shape[1], shares.shape[-1]
         unknown = np.full((n * steps, len(self.schema_.columns)), np.nan)
         family, expected = self.structure_.family, []
         for s, share in enumerate(shares):
-            rows = share.reshape(-1, n_states) / len(shares)
+            rows = (share * weights[s][:, None, None]).reshape(-1, n_states)
             expected.append(family.expected(self._draw(s)["family"], unknown, rows))
         mean = family.settle(tree_sum(expected), unknown).reshape(n, steps, -1)
-        away = draws - draws.mean(axis=0)
-        return mean, np.einsum("mnti,mntj->ntij", away, away) / len(draws)
+        return mean, covariances(draws)
 
     def _futures(
-        self, states: dict[str, Array], steps: int, n_draws: int, rng: np.random.Generator
+        self,
+        states: dict[str, Array],
+        weights: Array,
+        steps: int,
+        n_draws: int,
+        rng: np.random.Generator,
     ) -> Array:
         now = states["probability"]
-        chosen = np.sort(rng.integers(self._n_draws, size=n_draws))
         futures = np.empty((n_draws, now.shape[1], steps, len(self.schema_.columns)))
-        for s in np.unique(chosen):
-            places = np.flatnonzero(chosen == s)
-            shares = np.broadcast_to(now[s], (len(places), *now[s].shape))
-            futures[places] = self.structure_.draw_onward(self._draw(int(s)), shares, steps, rng)
+        for s, future, sequence in chosen_draws(weights, n_draws, rng):
+            draw = self._draw(s)
+            for begin in range(0, len(sequence), FUTURES):
+                some = slice(begin, begin + FUTURES)
+                shares = now[s][sequence[some]]
+                onward = self.structure_.draw_onward(draw, shares, steps, rng)
+                futures[future[some], sequence[some]] = onward
         return futures
 
     def stationary_distribution(self) -> Array:

@@ -14,7 +14,6 @@ from ppl_gen.inference.base import InferenceMethod
 from ppl_gen.inference.em import EM
 from ppl_gen.models.markov_chain.long_run import LongRun
 from ppl_gen.models.markov_chain.reading import TokenModel
-from ppl_gen.sequence_estimator import digest
 from ppl_gen.sequences import Sequences
 from ppl_gen.structures.markov_chain import MAX_TABLE, ContextChain
 from ppl_gen.tokens import decode, read_tokens
@@ -269,8 +268,7 @@ class MarkovChain(LongRun, TokenModel):
         self._posterior = None
 
     def _keep_training(self, data: Sequences) -> None:
-        self.lengths_ = data.lengths
-        self.fitted_digest_ = digest(data)
+        self._keep_lengths(data)
         self.end_contexts_ = self.structure_.ends(data)
         size = len(data) * int(data.lengths.max())
         self._training = data if size <= MAX_TABLE else None
