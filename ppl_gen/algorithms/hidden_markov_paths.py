@@ -241,3 +241,31 @@ def draw_paths(
         later = np.minimum((total <= threshold[:, :, None]).sum(axis=2), len(start) - 1)
         paths[:, layout.rows[begin:end]] = later
     return paths
+
+
+def draw_ahead(shares: Array, transition: Array, steps: int, rng: np.random.Generator) -> Array:
+    """Draw the states that follow states of probability `shares` (..., K): (..., steps).
+
+    One search finds all next states of a step: a path's next state is where its state plus a
+    uniform number falls among the cumulative probabilities of all states, one row after another.
+    """
+    n_states = len(transition)
+    cumulative = np.cumsum(transition, axis=1)
+    cumulative /= cumulative[:, -1:]
+    ladder = (cumulative + np.arange(n_states)[:, None]).ravel()
+    first = np.cumsum(shares @ transition, axis=-1)
+    states = np.empty((steps, *shares.shape[:-1]), dtype=np.intp)
+    height = rng.random(shares.shape[:-1]) * first[..., -1]
+    now = np.zeros(height.shape, dtype=np.intp)
+    for k in range(n_states - 1):
+        now += first[..., k] <= height
+    states[0] = now
+    # A number next to 1 must not be rounded up into the row of the next state.
+    below = 1.0 - n_states * np.finfo(np.float64).eps
+    for t in range(1, steps):
+        height = rng.random(now.shape)
+        height *= below
+        height += now
+        now = np.searchsorted(ladder, height, side="right") - now * n_states
+        states[t] = now
+    return np.moveaxis(states, 0, -1)

@@ -7,7 +7,12 @@ from scipy import stats
 
 from ppl_gen.algorithms import side_by_side
 from ppl_gen.algorithms.hidden_markov import Emissions, filter_steps, forecast
-from ppl_gen.algorithms.hidden_markov_paths import draw_paths, viterbi, viterbi_in_logs
+from ppl_gen.algorithms.hidden_markov_paths import (
+    draw_ahead,
+    draw_paths,
+    viterbi,
+    viterbi_in_logs,
+)
 
 
 @pytest.fixture(params=BLOCKS, ids=lambda block: f"cut at {block}" if block else "whole")
@@ -102,3 +107,38 @@ def test_paths_are_drawn_from_their_posterior(laid, kind, zeros):
             np.add.at(found, (own[:, t], own[:, t + 1]), 1.0 / n)
             # Five standard errors of a share of 20,000 draws.
             np.testing.assert_allclose(found, pairs, atol=5.0 * 0.5 / np.sqrt(n))
+
+
+def test_steps_ahead_are_drawn_by_the_transitions():
+    """Also where the last states are excluded, into which rounding could lead."""
+    rng = np.random.default_rng(9)
+    transition = np.array([[0.5, 0.5, 0.0], [0.3, 0.7, 0.0], [0.2, 0.8, 0.0]])
+    shares = np.array([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
+    n = 40_000
+    drawn = draw_ahead(np.broadcast_to(shares, (n, 2, 3)), transition, 3, rng)
+    assert drawn.shape == (n, 2, 3)
+    found = (drawn[..., None] == np.arange(3)).mean(axis=0)
+    # Five standard errors of a share of 40,000 draws.
+    np.testing.assert_allclose(found, forecast(shares, transition, 3), atol=5.0 * 0.5 / np.sqrt(n))
+    assert (found[..., 2] == 0.0).all()
+    moves = np.zeros((3, 3))
+    np.add.at(moves, (drawn[..., 0], drawn[..., 1]), 1.0)
+    moves = moves[:2] / moves[:2].sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(moves, transition[:2], atol=5.0 * 0.5 / np.sqrt(n / 2))
+
+
+class Highest:
+    """A source of the largest uniform numbers there are."""
+
+    def random(self, shape):
+        return np.full(shape, 1.0 - 2.0**-53)
+
+
+def test_the_largest_numbers_lead_to_no_excluded_state():
+    n_states = 50
+    transition = np.zeros((n_states, n_states))
+    transition[:, 48] = 1.0
+    transition[:, :48] = 0.1  # normalised to rows with rounding
+    transition /= transition.sum(axis=1, keepdims=True)
+    drawn = draw_ahead(np.full((4, n_states), 1.0 / n_states), transition, 4, Highest())
+    assert (drawn == 48).all()
