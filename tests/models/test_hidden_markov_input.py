@@ -120,8 +120,14 @@ REFUSED = {
     "unknown letters to start": ({"init_params": "stx"}, ROWS, {}, r"init_params has letters"),
     "unknown letters to learn": ({"params": "q"}, ROWS, {}, r"params has letters \['q'\]"),
     "a negative prior": ({"transmat_prior": -1.0}, ROWS, {}, "transmat_prior must be positive"),
+    "a prior of names": ({"startprob_prior": "a"}, ROWS, {}, "startprob_prior is 'a'; expected"),
+    "an endless prior": ({"startprob_prior": np.inf}, ROWS, {}, "startprob_prior must be .*finite"),
     "a prior of other states": ({"startprob_prior": np.ones(4)}, ROWS, {}, r"\(4,\); expected"),
     "negative stickiness": ({"stickiness": -1.0}, ROWS, {}, "stickiness is -1.0"),
+    "stickiness of a name": ({"stickiness": "a"}, ROWS, {}, "stickiness is 'a'; expected a number"),
+    "no stickiness": ({"stickiness": None}, ROWS, {}, "stickiness is None; expected a number"),
+    "endless stickiness": ({"stickiness": np.inf}, ROWS, {}, "stickiness is inf; expected"),
+    "no letters to start": ({"init_params": None}, ROWS, {}, "init_params is None; expected a str"),
     "a mask of other states": ({"transmat_mask": np.ones((2, 2))}, ROWS, {}, r"\(2, 2\); expected"),
     "a mask with no way on": (
         {"transmat_mask": np.diag([1, 0, 1])},
@@ -129,8 +135,13 @@ REFUSED = {
         {},
         "nothing follow state 1",
     ),
-    "a mask of numbers": ({"transmat_mask": np.full((3, 3), 2)}, ROWS, {}, "transmat_mask"),
-    "negative variance": ({"min_covar": -1.0}, ROWS, {}, "min_covar|reg_covar"),
+    "a mask of numbers": (
+        {"transmat_mask": np.full((3, 3), 0.5)},
+        ROWS,
+        {},
+        "transmat_mask has values such as 0.5; expected .* of True",
+    ),
+    "negative variance": ({"min_covar": -1.0}, ROWS, {}, "min_covar is -1.0; expected"),
     "negative counts": ({"emission": "poisson"}, with_value(COUNTS, -1.0), {}, "Negative"),
     "counts in parts": ({"emission": "poisson"}, with_value(COUNTS, 1.5), {}, "not whole"),
     "negative shares": ({"emission": "multinomial"}, with_value(COUNTS, -1.0), {}, "Negative"),
@@ -286,9 +297,9 @@ def test_draws_of_nothing(fitted, n):
         fitted.sample(n)
 
 
-@pytest.mark.parametrize("state", [3, -1])
+@pytest.mark.parametrize("state", [3, -1, 0.5, "a"])
 def test_draws_from_a_state_there_is_not(fitted, state):
-    with pytest.raises(ValueError, match=f"currstate is {state}"):
+    with pytest.raises(ValueError, match=f"currstate is {state!r}; expected a state"):
         fitted.sample(2, currstate=state)
 
 

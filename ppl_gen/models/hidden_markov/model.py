@@ -24,7 +24,8 @@ from ppl_gen.models.hidden_markov.names import (
     probabilities,
     to_names,
 )
-from ppl_gen.models.hidden_markov.states import ALGORITHMS, StateModel
+from ppl_gen.models.hidden_markov.settings import allowed_transitions, chain_prior, check_settings
+from ppl_gen.models.hidden_markov.states import StateModel
 from ppl_gen.sequences import Arrangement, Sequences
 from ppl_gen.structures.hidden_markov import HiddenMarkov
 
@@ -177,7 +178,7 @@ class HiddenMarkovModel(StateModel):
         self
         """
         method = self._resolved_method()
-        self._check_settings()
+        check_settings(self)
         sequences = self._read_training(X, lengths, y, sample_weight, int(self.n_components))
         if sequences.labels is not None and not isinstance(method, EM):
             raise ValueError(
@@ -194,24 +195,6 @@ class HiddenMarkovModel(StateModel):
         self._fit_structure(dataclasses.replace(structure, given=given), sequences, method)
         return self
 
-    def _check_settings(self) -> None:
-        if not (isinstance(self.n_components, int | np.integer) and self.n_components >= 1):
-            raise ValueError(
-                f"{self._who}: n_components is {self.n_components!r}; expected a whole number, "
-                "at least 1"
-            )
-        if self.algorithm not in ALGORITHMS:
-            raise ValueError(
-                f"{self._who}: algorithm is {self.algorithm!r}; expected one of {ALGORITHMS}"
-            )
-        for name in ("init_params", "params"):
-            unknown = sorted(set(getattr(self, name)) - set(LETTERS))
-            if unknown:
-                raise ValueError(
-                    f"{self._who}: {name} has letters {unknown}; expected some of "
-                    f"{''.join(LETTERS)!r}"
-                )
-
     def _structure(self, sequences: Sequences) -> HiddenMarkov:
         family = self._family().bind(sequences.values, int(self.n_components))
         self._warn_constant(sequences.values, ~np.asarray(family.whole))
@@ -220,15 +203,7 @@ class HiddenMarkovModel(StateModel):
     def _chain(self, family: Family) -> HiddenMarkov:
         """Return the structure of a bound family."""
         n_states = int(self.n_components)
-        square = (n_states, n_states)
-        transition_prior = self._prior("transmat_prior", square)
-        return HiddenMarkov(
-            family,
-            n_states,
-            self._prior("startprob_prior", (n_states,)),
-            transition_prior + self._stickiness() * np.eye(n_states),
-            self._mask(square),
-        )
+        return HiddenMarkov(family, n_states, *chain_prior(self), allowed_transitions(self))
 
     def _family(self) -> Family:
         return family_of(self)
@@ -237,42 +212,6 @@ class HiddenMarkovModel(StateModel):
         """Return a copy that knows the codes of these sequences, if it is to count them."""
         known: Self = knowing_codes(self, X)
         return known
-
-    def _prior(self, name: str, shape: tuple[int, ...]) -> Array:
-        try:
-            prior = np.broadcast_to(np.asarray(getattr(self, name), dtype=np.float64), shape)
-        except ValueError as error:
-            raise ValueError(
-                f"{self._who}: {name} has shape {np.shape(getattr(self, name))}; expected a "
-                f"number or {shape}"
-            ) from error
-        if not (prior > 0.0).all():
-            raise ValueError(f"{self._who}: {name} must be positive; 1 is flat")
-        return np.array(prior)
-
-    def _stickiness(self) -> float:
-        if not self.stickiness >= 0.0:
-            raise ValueError(
-                f"{self._who}: stickiness is {self.stickiness!r}; it must be at least 0"
-            )
-        return float(self.stickiness)
-
-    def _mask(self, shape: tuple[int, int]) -> Array | None:
-        if self.transmat_mask is None:
-            return None
-        mask = np.asarray(self.transmat_mask)
-        if mask.shape != shape or not np.isin(mask, (0, 1)).all():
-            raise ValueError(
-                f"{self._who}: transmat_mask has shape {mask.shape}; expected {shape} of True "
-                "(may happen) and False"
-            )
-        closed = np.flatnonzero(~mask.astype(bool).any(axis=1))
-        if len(closed):
-            raise ValueError(
-                f"{self._who}: transmat_mask lets nothing follow state {closed[0]}; let it follow "
-                "itself, if it absorbs"
-            )
-        return None if mask.all() else mask.astype(bool)
 
     # -- where EM starts, and what it leaves -----------------------------------------------------
 
@@ -394,7 +333,10 @@ class HiddenMarkovModel(StateModel):
                 f"{self._who}.sample: n_samples is {n_samples!r}; expected a whole number of "
                 "steps, at least 1"
             )
-        if currstate is not None and not 0 <= currstate < self.structure_.n_states:
+        is_state = currstate is None or (
+            isinstance(currstate, int | np.integer) and 0 <= currstate < self.structure_.n_states
+        )
+        if not is_state:
             raise ValueError(
                 f"{self._who}.sample: currstate is {currstate!r}; expected a state from 0 to "
                 f"{self.structure_.n_states - 1}"
