@@ -108,7 +108,7 @@ def log_filter_steps(start: Array, transition: Array, emissions: Emissions) -> A
         logs = np.log(run.filtered) - np.log(run.filtered.sum(axis=1, keepdims=True))
         for number in _unsafe(run.scale, None, layout):
             columns, exact = emissions.of_sequence(number)
-            forward = forward_in_logs(start, transition, exact)
+            forward, _ = forward_in_logs(start, transition, exact)
             logs[columns] = forward - logsumexp(forward, 1)[:, None]
     by_row = np.empty_like(logs)
     by_row[layout.rows] = logs

@@ -18,33 +18,49 @@ def logsumexp(terms: Array, axis: int) -> Array:
         return np.log(np.exp(terms - top).sum(axis=axis)) + np.squeeze(top, axis)
 
 
-def forward_in_logs(start: Array, transition: Array, logs: Array) -> Array:
-    """Log density of each state with the steps up to it: (T, K)."""
+def forward_in_logs(start: Array, transition: Array, logs: Array) -> tuple[Array, Array]:
+    """Log probability of each state given the steps up to it, (T, K), and of each step, (T,).
+
+    The second is the log density of a step given those before it. As all that is common to the
+    states is taken off at each step, nothing grows along the sequence, nor the rounding with it.
+    From where the steps are impossible, all is -inf.
+    """
     with np.errstate(divide="ignore"):
         log_start, log_transition = np.log(start), np.log(transition)
-    forward = np.empty_like(logs)
-    forward[0] = log_start + logs[0]
-    for t in range(1, len(forward)):
-        forward[t] = logsumexp(forward[t - 1][:, None] + log_transition, 0) + logs[t]
-    return forward
+    forward, steps = np.empty_like(logs), np.empty(len(logs))
+    for t in range(len(logs)):
+        before = logsumexp(forward[t - 1][:, None] + log_transition, 0) if t else log_start
+        now, top = _lowered(logs[t])
+        now = before + now
+        total = logsumexp(now, 0)
+        forward[t] = now - (total if total > -np.inf else 0.0)
+        steps[t] = total + top
+    return forward, steps
 
 
 def smooth_in_logs(start: Array, transition: Array, logs: Array) -> tuple[float, Array, Array]:
     """Log evidence, marginals (T, K) and expected transitions of one sequence, without scaling."""
+    forward, steps = forward_in_logs(start, transition, logs)
+    if steps[-1] == -np.inf:
+        return -np.inf, np.full_like(logs, np.nan), np.full_like(transition, np.nan)
     with np.errstate(divide="ignore"):
         log_transition = np.log(transition)
-    forward, message = forward_in_logs(start, transition, logs), np.zeros_like(logs)
+    message, counts = np.zeros_like(logs), np.zeros_like(transition)
     for t in range(len(logs) - 1, 0, -1):
-        message[t - 1] = logsumexp(log_transition + (logs[t] + message[t]), 1)
-    evidence = logsumexp(forward[-1], 0)
-    if evidence == -np.inf:
-        return -np.inf, np.full_like(logs, np.nan), np.full_like(transition, np.nan)
-    marginals = np.exp(forward + message - evidence)
-    counts = np.zeros_like(transition)
-    for t in range(1, len(logs)):
-        ahead = logs[t] + message[t] - evidence
-        counts += np.exp(forward[t - 1][:, None] + log_transition + ahead)
-    return float(evidence), marginals, counts
+        onward = log_transition + (_lowered(logs[t])[0] + message[t])
+        message[t - 1] = _lowered(logsumexp(onward, 1))[0]
+        moves = forward[t - 1][:, None] + onward
+        moves = np.exp(moves - moves.max())
+        counts += moves / moves.sum()
+    joint = forward + message
+    joint = np.exp(joint - joint.max(axis=1, keepdims=True))
+    return float(steps.sum()), joint / joint.sum(axis=1, keepdims=True), counts
+
+
+def _lowered(logs: Array) -> tuple[Array, float]:
+    """Logarithms less the largest of them, and that; as they are where all are -inf."""
+    top = float(logs.max())
+    return (logs - top, top) if top > -np.inf else (logs, 0.0)
 
 
 def filter_in_logs(start: Array, transition: Array, logs: Array, layout: Layout) -> Array:

@@ -107,10 +107,27 @@ def test_what_scaling_loses_is_found_again(laid):
             # Logarithms of size 1e5 have errors of 1e-11.
             np.testing.assert_allclose(marginals, expected, atol=1e-9)
         for own, shares in zip(parts(logs, lengths), parts(steps, lengths), strict=True):
-            forward = forward_in_logs(start, transition, own)
+            forward, _ = forward_in_logs(start, transition, own)
             with np.errstate(invalid="ignore"):
                 expected = np.exp(forward - logsumexp(forward, axis=1, keepdims=True))
             np.testing.assert_allclose(shares, expected, atol=1e-9)
+
+
+def test_what_all_states_share_costs_logarithms_no_accuracy():
+    """Log densities near -1e5 a step, so that those of the sequence are near -3e8."""
+    rng = np.random.default_rng(1)
+    start, transition = chain(rng, 3)
+    logs = np.round(rng.normal(size=(3000, 3)) * 2.0**20) / 2.0**20
+    evidence, marginals, moves = smooth_in_logs(start, transition, logs)
+    lower = smooth_in_logs(start, transition, logs - 2.0**17)  # no digit is lost
+    assert lower[0] == pytest.approx(evidence - 3000 * 2.0**17, rel=1e-14)
+    np.testing.assert_allclose(lower[1], marginals, atol=1e-14)
+    np.testing.assert_allclose(lower[2], moves, rtol=1e-13)
+    emissions = Emissions.of(logs, [3000])
+    found = smooth(start, transition, emissions)
+    np.testing.assert_allclose(marginals, by_row(found, emissions), atol=1e-12)
+    np.testing.assert_allclose(moves, found.transitions, rtol=1e-11)
+    assert evidence == pytest.approx(found.log_evidence[0], rel=1e-13)
 
 
 def accuracy(kind):
