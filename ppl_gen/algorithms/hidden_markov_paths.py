@@ -208,7 +208,9 @@ def draw_paths(
 ) -> Array:
     """Draw paths from their posterior: filter forward, sample backward.
 
-    Fruhwirth-Schnatter, Journal of Time Series Analysis 15 (1994).
+    Fruhwirth-Schnatter, Journal of Time Series Analysis 15 (1994). Each step has a uniform number
+    of its own, given which a state is a function of the next one: so pieces are traced at once
+    from last states that may be wrong, and again where they were, as the likeliest path is.
 
     Parameters
     ----------
@@ -223,24 +225,76 @@ def draw_paths(
     (n_draws, N) array
         States by row.
     """
-    layout = emissions.layout.whole
-    shares = log_filter_steps(start, transition, emissions)[layout.rows]  # (N, K) by column
-    with np.errstate(divide="ignore"):
-        into = np.ascontiguousarray(np.log(transition).T)
-    paths = np.empty((n_draws, len(layout.rows)), dtype=np.intp)
-    starts = layout.starts
-    later: Array = None
+    layout = emissions.layout
+    draws = _Draws(start, transition, emissions, rng, n_draws)
+    starts, trace = layout.starts, draws.trace
+    now = draws.states(slice(None), layout.last)
     for step in range(len(starts) - 2, -1, -1):
         begin, end = starts[step], starts[step + 1]
-        logs = np.repeat(shares[None, begin:end], n_draws, axis=0)
-        if later is not None:
-            logs[:, : later.shape[1]] += into[later]
-        with np.errstate(invalid="ignore"):  # of an impossible sequence, any path is as good
-            total = np.cumsum(np.exp(logs - logs.max(axis=2, keepdims=True)), axis=2)
-        threshold = rng.random(total.shape[:2]) * total[:, :, -1]
-        later = np.minimum((total <= threshold[:, :, None]).sum(axis=2), len(start) - 1)
-        paths[:, layout.rows[begin:end]] = later
+        width = starts[step + 2] - end if step + 2 < len(starts) else 0
+        now[:, :width] = draws.states(slice(None), slice(begin, begin + width), now[:, :width])
+        trace[:, begin:end] = now[:, : end - begin]
+    pieces, previous = layout.follows if layout.is_cut else (now[0, :0], now[0, :0])
+    last = layout.last[previous]
+    while len(pieces):
+        # A piece's first column is its number.
+        ends = draws.states(slice(None), last, trace[:, pieces])
+        draw, wrong = np.nonzero(ends != trace[:, last])
+        if not len(wrong):
+            break
+        draws.trace_again(draw, previous[wrong], ends[draw, wrong])
+    paths = np.empty_like(trace)
+    paths[:, layout.rows] = trace
     return paths
+
+
+class _Draws:
+    """Paths that are drawn backward: `trace` (n, N) has the states by column."""
+
+    def __init__(
+        self,
+        start: Array,
+        transition: Array,
+        emissions: Emissions,
+        rng: np.random.Generator,
+        n_draws: int,
+    ) -> None:
+        self.layout = emissions.layout
+        rows = self.layout.rows
+        self.shares = log_filter_steps(start, transition, emissions)[rows]  # (N, K) by column
+        # By row, so that a path does not depend on where sequences are cut.
+        self.heights = rng.random((n_draws, len(rows)))[:, rows]
+        with np.errstate(divide="ignore"):
+            self.into = np.ascontiguousarray(np.log(transition).T)
+        self.trace = np.empty(self.heights.shape, dtype=np.intp)
+
+    def states(self, draws: Any, columns: Any, later: Array | None = None) -> Array:
+        """Draw the states of columns, given the next ones, or as if there were none."""
+        heights, logs = self.heights[draws, columns], self.shares[columns]
+        logs = logs if later is None else logs + self.into[later]
+        with np.errstate(invalid="ignore"):  # of an impossible sequence, any path is as good
+            total = np.exp(logs - logs.max(axis=-1, keepdims=True))
+            np.cumsum(total, axis=-1, out=total)
+        below = total <= (heights * total[..., -1])[..., None]
+        return np.minimum(below.sum(axis=-1), len(self.into) - 1)
+
+    def trace_again(self, draws: Array, pieces: Array, ends: Array) -> None:
+        """Trace pieces back from other last states, until they meet the trace that is there."""
+        starts, trace = np.array(self.layout.starts), self.trace
+        steps, states = self.layout.lengths[pieces] - 1, ends
+        while len(pieces):
+            trace[draws, starts[steps] + pieces] = states
+            going = steps > 0
+            draws, pieces, steps, states = (
+                draws[going],
+                pieces[going],
+                steps[going] - 1,
+                states[going],
+            )
+            columns = starts[steps] + pieces
+            states = self.states(draws, columns, states)
+            other = states != trace[draws, columns]
+            draws, pieces, steps, states = draws[other], pieces[other], steps[other], states[other]
 
 
 def draw_ahead(shares: Array, transition: Array, steps: int, rng: np.random.Generator) -> Array:

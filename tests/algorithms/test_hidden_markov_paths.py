@@ -5,7 +5,7 @@ import pytest
 from chain_problems import BLOCKS, KINDS, chain, emissions_of, parts, possible, problems
 from scipy import stats
 
-from ppl_gen.algorithms import side_by_side
+from ppl_gen.algorithms import hidden_markov_paths, side_by_side
 from ppl_gen.algorithms.hidden_markov import Emissions, filter_steps, forecast
 from ppl_gen.algorithms.hidden_markov_paths import (
     draw_ahead,
@@ -107,6 +107,47 @@ def test_paths_are_drawn_from_their_posterior(laid, kind, zeros):
             np.add.at(found, (own[:, t], own[:, t + 1]), 1.0 / n)
             # Five standard errors of a share of 20,000 draws.
             np.testing.assert_allclose(found, pairs, atol=5.0 * 0.5 / np.sqrt(n))
+
+
+@pytest.mark.parametrize("kind", ["near", "missing", "excluded"])
+@with_zeros
+@pytest.mark.parametrize("n_draws", [1, 3])
+def test_cuts_do_not_change_the_paths_that_are_drawn(monkeypatch, kind, zeros, n_draws):
+    """Chains that forget, and some that hardly do, so that pieces are traced again and again."""
+    rng = np.random.default_rng([KINDS.index(kind), zeros])
+    lengths = np.array([90, 1, 400, 33])
+    for stay in (0.0, 0.9, 0.999):
+        start, transition = chain(rng, 4, zeros)
+        transition = (1.0 - stay) * transition + stay * np.eye(4)
+        logs = emissions_of(rng, kind, lengths.sum(), 4) * (0.1 if kind == "near" else 1.0)
+        found = []
+        for block in (500, 20, 7):
+            monkeypatch.setattr(side_by_side, "_block", lambda *_, block=block: block)
+            emissions = Emissions.of(logs, lengths)
+            assert emissions.layout.is_cut == (block < 500)
+            source = np.random.default_rng(5)
+            found.append(draw_paths(start, transition, emissions, source, n_draws))
+        np.testing.assert_array_equal(found[1], found[0])
+        np.testing.assert_array_equal(found[2], found[0])
+
+
+def test_paths_of_long_sequences_are_drawn_in_pieces():
+    """In some hundred steps of pieces side by side, and not in one for each of the sequence."""
+    rng = np.random.default_rng(6)
+    start, transition = chain(rng, 3)
+    emissions = Emissions.of(rng.normal(size=(20_000, 3)), [20_000])
+    calls = 0
+    states = hidden_markov_paths._Draws.states
+
+    def counted(self, *args):
+        nonlocal calls
+        calls += 1
+        return states(self, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hidden_markov_paths._Draws, "states", counted)
+        draw_paths(start, transition, emissions, rng)
+    assert calls < 1000
 
 
 def test_steps_ahead_are_drawn_by_the_transitions():
