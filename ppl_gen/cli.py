@@ -125,7 +125,7 @@ def _estimator(model: str, method: str | None, settings: list[str], seed: int) -
         )
     from ppl_gen.inference.base import resolve
 
-    estimator = kind(inference=resolve(method or kind()._default_method()), random_state=seed)
+    estimator = kind(inference=resolve(method or kind.methods[0]), random_state=seed)
     return estimator.set_params(**dict(map(_setting, settings)))
 
 

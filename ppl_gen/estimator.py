@@ -83,14 +83,8 @@ class GenerativeModel(TableReader):
     def _publish(self) -> None:
         """Set the fitted attributes that users read, as NumPy."""
 
-    def _default_method(self) -> str | InferenceMethod:
-        """Return the method, or its name, that fits the model unless another is asked for."""
-        return self.methods[0]
-
     def _resolved_method(self) -> InferenceMethod:
-        default = resolve(self._default_method())
-        asked = default.name if self.inference is None else self.inference
-        method = default if isinstance(asked, str) and asked == default.name else resolve(asked)
+        method = resolve(self.methods[0] if self.inference is None else self.inference)
         if method.name not in self.methods:
             raise ValueError(
                 f"{type(self).__name__}: inference {method.name!r} does not fit this model; "
@@ -151,7 +145,7 @@ class GenerativeModel(TableReader):
         method: EM,
         rng: np.random.Generator,
         device: str,
-        start: Parameters | None,
+        start: Any,
     ) -> None:
         result = method.fit(structure, data, rng, start=start, device=device, progress=True)
         self.parameters_ = tree_map(lambda leaf: np.asarray(leaf)[None], result.parameters)

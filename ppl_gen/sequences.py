@@ -5,7 +5,7 @@ whatever reads tables reads sequences: frames, categories, NaN for what is missi
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -35,12 +35,15 @@ class Sequences:
         Known states, -1 where unknown.
     weights : (n,) or None
         Of whole sequences.
+    first : int
+        Number of the first one among those that these are a part of.
     """
 
     values: Array
     lengths: Array
     labels: Array | None = None
     weights: Array | None = None
+    first: int = 0
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -52,7 +55,9 @@ class Sequences:
                 return self
             key = (chosen.start, chosen.stop, chosen.step)
             if key not in self.kept:
-                self.kept[key] = self[np.arange(len(self))[chosen]]
+                numbers = np.arange(len(self))[chosen]
+                first = self.first + (int(numbers[0]) if len(numbers) else 0)
+                self.kept[key] = replace(self[numbers], first=first)
             part: Sequences = self.kept[key]
             return part
         lengths = self.lengths[chosen]
@@ -96,6 +101,15 @@ class Sequences:
         ends = np.searchsorted(self.ends, np.arange(1, count) * len(self.values) / count) + 1
         edges = np.unique([0, *ends.tolist(), len(self)]).tolist()
         return [slice(a, b) for a, b in pairwise(edges)]
+
+    def head(self, n_rows: int) -> "Sequences":
+        """Return the first sequences, of about so many rows, or the head of the first one."""
+        count = int(np.searchsorted(self.ends, n_rows, side="right"))
+        if count:
+            return self[:count] if count < len(self) else self
+        labels = None if self.labels is None else self.labels[:n_rows]
+        weights = None if self.weights is None else self.weights[:1]
+        return Sequences(self.values[:n_rows], np.array([n_rows]), labels, weights)
 
     def map(self, function: Callable[["Sequences"], Array]) -> Array:
         """Join what a function says of some of the sequences after others, on every core."""

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
 from tqdm.auto import tqdm
 
 from ppl_gen.algorithms.row_chunks import workers
@@ -104,10 +106,13 @@ class EM(InferenceMethod):
 
     Parameters
     ----------
-    max_iter : int
-        Steps at most; in minibatches, passes over the data at most.
-    tol : float
-        Converged when the objective changes by less than this, in nats a row.
+    max_iter : int or None
+        Steps at most; in minibatches, passes over the data at most. None takes the model's own
+        number: 100, or 1000 where sequences have hidden states.
+    tol : float or None
+        Converged when the objective changes by less than this, in nats a row. None takes the
+        model's own: 1e-3, or 1e-6 where sequences have hidden states, whose likelihoods rise
+        slowly long before they have risen.
     n_init : int
         Starts; the one with the best objective is kept.
     init : {"kmeans", "random"}
@@ -140,8 +145,8 @@ class EM(InferenceMethod):
 
     def __init__(
         self,
-        max_iter: int = 100,
-        tol: float = 1e-3,
+        max_iter: int | None = None,
+        tol: float | None = None,
         n_init: int = 1,
         init: str = "kmeans",
         batch_size: int | None = None,
@@ -158,11 +163,12 @@ class EM(InferenceMethod):
         """Raise ValueError if a setting is out of range."""
         for name in ("max_iter", "n_init", "batch_size"):
             value = getattr(self, name)
-            if value is None and name == "batch_size":
+            if value is None and name != "n_init":
                 continue
             if not isinstance(value, int | np.integer) or value < 1:
                 raise ValueError(f"EM: {name} is {value!r}; expected a whole number, at least 1")
-        if not isinstance(self.tol, int | float | np.number) or not self.tol >= 0.0:
+        tol = 0.0 if self.tol is None else self.tol
+        if not isinstance(tol, int | float | np.number) or not tol >= 0.0:
             raise ValueError(f"EM: tol is {self.tol!r}; it must be at least 0")
         if self.init not in ("kmeans", "random"):
             raise ValueError(f"EM: init is {self.init!r}; expected 'kmeans' or 'random'")
@@ -173,7 +179,7 @@ class EM(InferenceMethod):
         data: Data,
         rng: np.random.Generator,
         *,
-        start: Parameters | None = None,
+        start: Parameters | Callable[[np.random.Generator], Parameters] | None = None,
         device: str = "cpu",
         progress: bool = False,
     ) -> EMResult:
@@ -184,8 +190,9 @@ class EM(InferenceMethod):
         problem : EMProblem
         data : Data
         rng : numpy.random.Generator
-        start : dict, optional
-            Parameters to start from, in place of `initialize`; then there is one start.
+        start : dict or callable, optional
+            Parameters to start from, in place of `initialize`; then there is one start. Or a
+            function that makes them for each start, given the random numbers.
         device : str
             "cpu", or a CUDA device for the JAX route.
         progress : bool
@@ -199,15 +206,18 @@ class EM(InferenceMethod):
         -----
         RuntimeWarning
             If components died and were re-seeded, or the objective fell.
+        ConvergenceWarning
+            If the steps ran out before the objective had settled.
         """
         self.check()
+        settings = self._settled(problem)
         best: _Run | None = None
         objectives: list[float] = []
-        interrupted, n_revived, n_init = False, 0, 1 if start is not None else self.n_init
+        interrupted, n_revived, n_init = False, 0, 1 if isinstance(start, dict) else self.n_init
         evaluator = self._evaluator(problem, device)
         with evaluator(problem, data, device, self.batch_size) as evaluate:
             for _ in range(n_init):
-                run = _Run(problem, data, evaluate, rng, self, progress)
+                run = _Run(problem, data, evaluate, rng, settings, progress)
                 interrupted = run.go(start)
                 n_revived += run.n_revived
                 if run.history:
@@ -227,9 +237,17 @@ class EM(InferenceMethod):
             )
         if n_revived:
             warnings.warn(
-                f"EM.fit: {n_revived} components died (answered for no row) and were re-seeded; "
-                "use fewer components, or a prior, if this goes on",
+                f"EM.fit: components died (answered for no row) and were re-seeded, {n_revived} "
+                "times in all; use fewer components, or a prior, if this goes on",
                 RuntimeWarning,
+                stacklevel=3,
+            )
+        if not (best.converged or interrupted) and settings.tol:
+            gain = best.history[-1] - best.history[-2] if len(best.history) > 1 else np.inf
+            warnings.warn(
+                f"EM.fit: not converged in {settings.max_iter} steps: the last one gained "
+                f"{gain:.2g} nats a row, and tol is {settings.tol:.2g}; raise max_iter, or tol",
+                ConvergenceWarning,
                 stacklevel=3,
             )
         return EMResult(
@@ -243,6 +261,13 @@ class EM(InferenceMethod):
             interrupted=interrupted,
             n_revived=n_revived,
         )
+
+    def _settled(self, problem: EMProblem) -> "EM":
+        """Return the settings with the model's own where none are made."""
+        own = {"max_iter": 100, "tol": 1e-3} | getattr(problem, "em_settings", {})
+        left = {name: value for name, value in own.items() if getattr(self, name) is None}
+        settings: EM = clone(self).set_params(**left)
+        return settings
 
     def _evaluator(self, problem: EMProblem, device: str) -> Any:
         """Return the context in which the E-step runs."""
@@ -273,34 +298,38 @@ class _Run:
     ) -> None:
         self.problem, self.data, self.evaluate, self.rng = problem, data, evaluate, rng
         self.settings, self.progress = settings, progress
+        assert settings.max_iter is not None
+        assert settings.tol is not None
+        self.max_iter, self.tol = settings.max_iter, settings.tol
         self.parameters: Parameters = {}
         self.history: list[float] = []
         self.lower_bound = -np.inf
         self.converged = False
         self.n_revived = 0
 
-    def go(self, start: Parameters | None) -> bool:
+    def go(self, start: Parameters | Callable[..., Parameters] | None) -> bool:
         """Run to convergence or the last step; return whether Ctrl-C stopped it."""
         settings = self.settings
         try:
-            self.parameters = start or self.problem.initialize(self.data, self.rng, settings.init)
+            if start is None:
+                self.parameters = self.problem.initialize(self.data, self.rng, settings.init)
+            else:
+                self.parameters = start(self.rng) if callable(start) else start
             steps = self._full() if settings.batch_size is None else self._stepwise()
-            bar: Any = tqdm(
-                total=settings.max_iter, desc="EM", delay=1.0, disable=not self.progress
-            )
+            bar: Any = tqdm(total=self.max_iter, desc="EM", delay=1.0, disable=not self.progress)
             with bar:
                 for objective in steps:
                     bar.set_postfix_str(f"{objective:.6g} nats a row", refresh=False)
                     bar.update()
                     self.history.append(objective)
-                    if self._has_converged() or len(self.history) >= settings.max_iter:
+                    if self._has_converged() or len(self.history) >= self.max_iter:
                         break
         except KeyboardInterrupt:
             return True
         return False
 
     def _has_converged(self) -> bool:
-        if len(self.history) > 1 and abs(self.history[-1] - self.history[-2]) < self.settings.tol:
+        if len(self.history) > 1 and abs(self.history[-1] - self.history[-2]) < self.tol:
             self.converged = True
         return self.converged
 
@@ -324,13 +353,15 @@ class _Run:
             updated = self.problem.m_step(statistics)
             before = self.problem.penalty(self.parameters, statistics)
             after = self.problem.penalty(updated, statistics)
+            self.parameters = updated
+            yield (log_likelihood - before) / total
+            # Only where there is another step: what is returned is what the M-step found.
             updated, n_revived = self.problem.revive(updated, statistics, self.data, self.rng)
             self.n_revived += n_revived
             rounding = ROUNDING * (abs(log_likelihood) + total)
             # L(new) - L(old) >= penalty(new) - penalty(old), both at these statistics.
             allowed = None if n_revived else (log_likelihood, before - after + rounding)
             self.parameters = updated
-            yield (log_likelihood - before) / total
 
     def _stepwise(self) -> Any:
         """Yield the mean objective of the minibatches of each pass over the rows."""

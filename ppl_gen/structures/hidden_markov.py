@@ -7,7 +7,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -18,14 +18,14 @@ from ppl_gen.algorithms.hidden_markov import (
     smooth,
     smooth_by_hmmlearn,
 )
-from ppl_gen.algorithms.hidden_markov_paths import draw_paths
+from ppl_gen.algorithms.hidden_markov_paths import draw_ahead, draw_paths
 from ppl_gen.algorithms.trees import tree_map, tree_sum
 from ppl_gen.engines.random_source import NumPyRandom
 from ppl_gen.families import Family, MixtureFamily, Parameters, Statistics
 from ppl_gen.language import Program
 from ppl_gen.sequences import Padded, Sequences
 from ppl_gen.structures.hidden_markov_program import chain_program
-from ppl_gen.structures.hidden_markov_start import clusters, hot_of
+from ppl_gen.structures.hidden_markov_start import best_start, hot_of, shared_rows
 from ppl_gen.structures.laid_out import Side
 from ppl_gen.structures.latent_class import DEAD_COUNT, with_holes
 
@@ -71,6 +71,11 @@ class HiddenMarkov:
     def whole(self) -> tuple[bool, ...]:
         """Which columns hold whole numbers: counts, codes, yes or no."""
         return self.family.whole
+
+    @property
+    def has_mode(self) -> bool:
+        """Whether the priors have a mode: none of their densities is infinite at zero."""
+        return bool(self.start_prior.min() >= 1.0 and self.transition_prior.min() >= 1.0)
 
     @property
     def is_exchangeable(self) -> bool:
@@ -144,16 +149,29 @@ class HiddenMarkov:
 
     # -- the EM protocol -----------------------------------------------------------------------
 
+    #: Likelihoods of chains rise slowly long before they have risen.
+    em_settings: ClassVar[dict[str, Any]] = {"max_iter": 1000, "tol": 1e-6}
+
     def initialize(self, sequences: Sequences, rng: np.random.Generator, how: str) -> Parameters:
-        """Start from states that are clusters of the rows; known states stay."""
-        hot, moves = clusters(
-            self.family, self.n_states, sequences, rng, how, ordered=self.allowed is not None
-        )
-        first = sequences.ends - sequences.lengths
-        counts = {"start": hot[first].sum(axis=0) + 1.0, "transition": moves + 1.0}
+        """Start from states that share the rows in one of several ways; known states stay.
+
+        Each way is tried for a few steps, on some of the rows, and the best goes on (Biernacki,
+        Celeux & Govaert, Computational Statistics & Data Analysis 41, 2003).
+        """
+        ordered = self.allowed is not None
+        ways = shared_rows(self.family, self.n_states, sequences, rng, how, ordered=ordered)
+        starts = [self._shared(sequences, *way, rng) for way in ways]
+        return best_start(self, starts, sequences)
+
+    def _shared(
+        self, sequences: Sequences, shares: Array, moves: Array, rng: np.random.Generator
+    ) -> Parameters:
+        """Parameters from shares of the rows (N, K), and expected moves (K, K)."""
+        firsts = sequences.ends - sequences.lengths
+        counts = {"start": shares[firsts].sum(axis=0) + 1.0, "transition": moves + 1.0}
         family = self.given.get("family")
         if family is None:
-            family = self.family.initial_parameters(sequences.values, hot, rng)
+            family = self.family.initial_parameters(sequences.values, shares, rng)
         return {"start": self._start(counts), "transition": self._transition(counts)} | {
             "family": family
         }
@@ -189,9 +207,9 @@ class HiddenMarkov:
         impossible = np.flatnonzero(found.log_evidence == -np.inf)
         if len(impossible):
             raise ValueError(
-                f"sequence {impossible[0]} (of {len(data)}) has probability zero: no path of "
-                "states that the transitions allow explains it and its known states; allow more "
-                "transitions, or correct the known states"
+                f"HiddenMarkovModel.fit: sequence {data.first + impossible[0]} has probability "
+                "zero: no path of states that the transitions allow explains it and its known "
+                "states; allow more transitions, or correct the known states"
             )
         evidence, shares = found.log_evidence, found.marginals
         occupancy = found.start + found.transitions.sum(axis=0)
@@ -299,7 +317,8 @@ class HiddenMarkov:
     ) -> tuple[Parameters, int]:
         """Re-seed states that are never visited, each near a row drawn at random."""
         dead = np.flatnonzero(statistics["occupancy"] < DEAD_COUNT)
-        if not 0 < len(dead) < self.n_states or self.given or self.allowed is not None:
+        known = sequences.labels is not None and (sequences.labels >= 0).all()
+        if not 0 < len(dead) < self.n_states or self.given or self.allowed is not None or known:
             return parameters, 0
         labels = np.full(len(sequences.values), -1)
         features = self.family.features(sequences.values)
@@ -354,13 +373,7 @@ class HiddenMarkov:
         self, parameters: Parameters, shares: Array, steps: int, rng: np.random.Generator
     ) -> Array:
         """Draw the steps that follow states of probability `shares` (..., K): (..., steps, D)."""
-        onward = np.cumsum(parameters["transition"], axis=1)
-        states = np.empty((*shares.shape[:-1], steps), dtype=np.intp)
-        now = np.cumsum(shares @ parameters["transition"], axis=-1)
-        for t in range(steps):
-            threshold = rng.random((*now.shape[:-1], 1)) * now[..., -1:]
-            states[..., t] = np.minimum((now <= threshold).sum(axis=-1), self.n_states - 1)
-            now = onward[states[..., t]]
+        states = draw_ahead(shares, parameters["transition"], steps, rng)
         values = self.family.sample(parameters["family"], states.ravel(), NumPyRandom(rng))
         return values.reshape(*states.shape, -1)
 

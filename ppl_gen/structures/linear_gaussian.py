@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -52,11 +52,11 @@ class LinearGaussianStates:
 
     Notes
     -----
-    Parameters are the fields of `LinearGaussian`, as a dict. EM is Shumway & Stoffer (Journal of
-    Time Series Analysis 3, 1982), with offsets, and missing entries of a step completed from the
-    state and from the other entries.
+    Parameters are the fields of `LinearGaussian`, as a dict. EM is Shumway & Stoffer (J. Time
+    Series Analysis 3, 1982), with offsets, and missing entries completed from all the others.
     """
 
+    em_settings: ClassVar[dict[str, Any]] = {"max_iter": 1000, "tol": 1e-6}
     n_states: int
     n_columns: int
     fixed: dict[str, Array] = dataclasses.field(default_factory=dict)

@@ -56,7 +56,7 @@ class HiddenMarkovModel(StateModel):
     prior : None, "default" or dict
         The conjugate prior of "gaussian" and "gmm": see `Normal`.
     startprob_prior, transmat_prior : float or array
-        Concentrations of the Dirichlet priors; 1 is flat.
+        Concentrations of the Dirichlet priors; 1 is flat, and the least that EM takes.
     stickiness : float
         Prior count of a state following itself.
     transmat_mask : (K, K) bool or None
@@ -70,8 +70,7 @@ class HiddenMarkovModel(StateModel):
         ``emissionprob_``. What is not initialised starts at the attribute of that name, set
         before `fit`; what is not learned stays where it starts.
     inference : str, EM, SVI, NUTS or None
-        By default, EM (Baum-Welch), until a step gains less than a millionth of a nat a row:
-        likelihoods of chains rise slowly long before they have risen.
+        By default, EM (Baum-Welch).
     warm_start : bool
         Start EM from the previous fit's parameters.
     random_state : int, RandomState or None
@@ -156,9 +155,6 @@ class HiddenMarkovModel(StateModel):
 
     # -- fitting -------------------------------------------------------------------------------
 
-    def _default_method(self) -> InferenceMethod:
-        return EM(max_iter=1000, tol=1e-6)
-
     def fit(self, X: Any, lengths: Any = None, y: Any = None, sample_weight: Any = None) -> Self:
         """Fit the model.
 
@@ -191,6 +187,12 @@ class HiddenMarkovModel(StateModel):
                 f"{len(sequences.values)} steps to start the states at; use fewer states"
             )
         structure = self._structure(sequences)
+        if isinstance(method, EM) and not structure.has_mode:
+            raise ValueError(
+                f"{self._who}.fit: startprob_prior or transmat_prior is below 1, and the density "
+                "of such a prior is infinite at zero, where EM would end; use 1 or more, or SVI "
+                "or NUTS"
+            )
         given = self._given(structure, sequences)
         self._fit_structure(dataclasses.replace(structure, given=given), sequences, method)
         return self
@@ -234,7 +236,8 @@ class HiddenMarkovModel(StateModel):
         held = [letter for letter in self._letters(family) if letter not in self.params]
         if not held:
             return {}
-        start = self._initial(structure, sequences, self._rng())
+        named = self._attributes(family)
+        start = self._initial(structure, sequences, self._rng(), named)
         given = {part: start[part] for letter, part in PARTS.items() if letter in held}
         learned = [letter for letter in letters_of(family) if letter in self.params]
         if letters_of(family) and not learned:
@@ -244,11 +247,14 @@ class HiddenMarkovModel(StateModel):
         return given
 
     def _initial(
-        self, structure: HiddenMarkov, sequences: Sequences, rng: np.random.Generator
+        self,
+        structure: HiddenMarkov,
+        sequences: Sequences,
+        rng: np.random.Generator,
+        named: dict[str, Array],
     ) -> Parameters:
         """Parameters to start from: those that were set, and others initialised."""
         who = f"{self._who}.fit"
-        named = self._attributes(structure.family)
         if set(named) == {LETTERS[letter] for letter in self._letters(structure.family)}:
             start = structure.initialize_shapes()
         else:
@@ -271,9 +277,7 @@ class HiddenMarkovModel(StateModel):
             raise ValueError(f"{who}: transmat_ has transitions that transmat_mask forbids")
         return found
 
-    def _start(
-        self, structure: HiddenMarkov, data: Sequences, rng: np.random.Generator
-    ) -> Parameters | None:
+    def _start(self, structure: HiddenMarkov, data: Sequences, rng: np.random.Generator) -> Any:
         if self.warm_start and hasattr(self, "parameters_"):
             before = self.structure_
             if (before.n_states, before.family.layout) != (
@@ -286,9 +290,12 @@ class HiddenMarkovModel(StateModel):
                     f"{structure.family.layout}; set warm_start=False"
                 )
             return self._draw(0)
-        if self._attributes(structure.family):
-            return self._initial(structure, data, rng)
-        return None
+        named = self._attributes(structure.family)  # a fit forgets them before it starts
+        if not named:
+            return None
+        if len(named) == len(self._letters(structure.family)):
+            return self._initial(structure, data, rng, named)
+        return lambda random: self._initial(structure, data, random, named)
 
     def _exchangeable(self) -> str | None:
         return "state" if self.structure_.is_exchangeable else None
