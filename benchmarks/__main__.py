@@ -14,7 +14,17 @@ from pathlib import Path
 from benchmarks.measure import Row
 
 JOBS = ("startup", "gaussian_mixture", "naive_bayes", "hidden_markov")
-PACKAGES = ("ppl_gen", "numpy", "scipy", "scikit-learn", "hmmlearn", "jax", "numpyro", "torch", "pyro-ppl")
+PACKAGES = (
+    "ppl_gen",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "hmmlearn",
+    "jax",
+    "numpyro",
+    "torch",
+    "pyro-ppl",
+)
 HEAD = "| job | against | ours, s | theirs, s | ratio | to reach | same answer |"
 
 

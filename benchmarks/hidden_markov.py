@@ -26,77 +26,84 @@ def truth(n_states: int, n_columns: int, rng: np.random.Generator) -> HiddenMark
 
 def rows() -> Iterator[Row]:
     """Measure fitting, decoding and smoothing of both jobs."""
-    for n_states, n_columns, n_sequences, n_steps, target in JOBS:
-        rng = np.random.default_rng(0)
-        model = truth(n_states, n_columns, rng)
-        x = np.concatenate(
-            [model.sample(n_steps, int(rng.integers(2**31)))[0] for _ in range(n_sequences)]
-        )
-        lengths = np.full(n_sequences, n_steps)
-        start: dict[str, Any] = {
-            "startprob_": np.full(n_states, 1.0 / n_states),
-            "transmat_": np.full((n_states, n_states), 0.5 / n_states) + 0.5 * np.eye(n_states),
-            "means_": x[rng.choice(len(x), n_states, replace=False)],
-            "covars_": np.ones((n_states, n_columns)),
-        }
+    for job in JOBS:
+        yield from compared(*job)
 
-        def ours(n=n_states, x=x, lengths=lengths, start=start) -> HiddenMarkovModel:
-            method = EM(max_iter=STEPS, tol=0.0)
-            model = HiddenMarkovModel(n, min_covar=0.0, init_params="", inference=method)
-            vars(model).update(start)
-            return model.fit(x, lengths)
 
-        def theirs(n=n_states, x=x, lengths=lengths, start=start) -> GaussianHMM:
-            model = GaussianHMM(
-                n,
-                n_iter=STEPS,
-                tol=-np.inf,
-                init_params="",
-                implementation="scaling",
-                covars_prior=0.0,
-                covars_weight=0.0,
-            )
-            for name, value in start.items():
-                setattr(model, name, value)
-            return model.fit(x, lengths)
+def compared(
+    n_states: int, n_columns: int, n_sequences: int, n_steps: int, target: str
+) -> Iterator[Row]:
+    """Fit, smooth and decode sequences of one shape on both sides."""
+    rng = np.random.default_rng(0)
+    model = truth(n_states, n_columns, rng)
+    seeds = rng.integers(2**31, size=n_sequences).tolist()
+    x = np.concatenate([model.sample(n_steps, seed)[0] for seed in seeds])
+    lengths = np.full(n_sequences, n_steps)
+    start: dict[str, Any] = {
+        "startprob_": np.full(n_states, 1.0 / n_states),
+        "transmat_": np.full((n_states, n_states), 0.5 / n_states) + 0.5 * np.eye(n_states),
+        "means_": x[rng.choice(len(x), n_states, replace=False)],
+        "covars_": np.ones((n_states, n_columns)),
+    }
 
-        shape = f"K={n_states} D={n_columns}, {n_sequences} x {n_steps:,}"
-        fast, slow, mine, peer = in_turn(ours, theirs, repeats=3)
-        apart = max(
-            float(abs(mine.means_ - peer.means_).max()),
-            float(abs(mine.transmat_ - peer.transmat_).max()),
-            float(abs(mine.history_ * len(x) / np.array(peer.monitor_.history) - 1.0).max()),
+    def ours() -> HiddenMarkovModel:
+        method = EM(max_iter=STEPS, tol=0.0)
+        model = HiddenMarkovModel(n_states, min_covar=0.0, init_params="", inference=method)
+        for name, value in start.items():
+            setattr(model, name, value)
+        return model.fit(x, lengths)
+
+    def theirs() -> GaussianHMM:
+        model = GaussianHMM(
+            n_states,
+            n_iter=STEPS,
+            tol=-np.inf,
+            init_params="",
+            implementation="scaling",
+            covars_prior=0.0,
+            covars_weight=0.0,
         )
-        yield Row(
-            f"HMM, diagonal, {shape}, {STEPS} steps of Baum-Welch",
-            "hmmlearn `scaling`",
-            fast,
-            slow,
-            f"likelihoods and parameters within {apart:.0e}",
-            target,
-        )
-        fast, slow, found, expected = in_turn(
-            lambda: mine.predict_proba(x, lengths),
-            lambda: peer.predict_proba(x, lengths),
-            repeats=5,
-        )
-        yield Row(
-            f"posterior marginals, {shape}",
-            "hmmlearn `scaling`",
-            fast,
-            slow,
-            f"probabilities within {abs(found - expected).max():.0e}",
-            "2x",
-        )
-        fast, slow, found, expected = in_turn(
-            lambda: mine.decode(x, lengths), lambda: peer.decode(x, lengths), repeats=5
-        )
-        same = np.mean(found[1] == expected[1])
-        yield Row(
-            f"Viterbi, {shape}",
-            "hmmlearn",
-            fast,
-            slow,
-            f"log probability within {abs(found[0] / expected[0] - 1.0):.0e}, {same:.3%} of states",
-            "2x",
-        )
+        for name, value in start.items():
+            setattr(model, name, value)
+        return model.fit(x, lengths)
+
+    shape = f"K={n_states} D={n_columns}, {n_sequences} x {n_steps:,}"
+    fast, slow, mine, peer = in_turn(ours, theirs, repeats=3)
+    apart = max(
+        float(abs(mine.means_ - peer.means_).max()),
+        float(abs(mine.transmat_ - peer.transmat_).max()),
+        float(abs(mine.history_ * len(x) / np.array(peer.monitor_.history) - 1.0).max()),
+    )
+    yield Row(
+        f"HMM, diagonal, {shape}, {STEPS} steps of Baum-Welch",
+        "hmmlearn `scaling`",
+        fast,
+        slow,
+        f"likelihoods and parameters within {apart:.0e}",
+        target,
+    )
+    fast, slow, found, expected = in_turn(
+        lambda: mine.predict_proba(x, lengths),
+        lambda: peer.predict_proba(x, lengths),
+        repeats=7,
+    )
+    yield Row(
+        f"posterior marginals, {shape}",
+        "hmmlearn `scaling`",
+        fast,
+        slow,
+        f"probabilities within {abs(found - expected).max():.0e}",
+        "2x",
+    )
+    fast, slow, found, expected = in_turn(
+        lambda: mine.decode(x, lengths), lambda: peer.decode(x, lengths), repeats=7
+    )
+    same = np.mean(found[1] == expected[1])
+    yield Row(
+        f"Viterbi, {shape}",
+        "hmmlearn",
+        fast,
+        slow,
+        f"log probability within {abs(found[0] / expected[0] - 1.0):.0e}, {same:.3%} of states",
+        "2x",
+    )
