@@ -123,7 +123,12 @@ def crossed(a: Array, b: Array, covariance_type: str) -> Array:
 
 
 def default_prior(
-    x: Array, n_classes: int, moments: tuple[Array, Array, bool], floor: float, *, diagonal: bool
+    x: Array,
+    n_classes: int,
+    moments: tuple[Array, Array, bool],
+    floor: float | Array,
+    *,
+    diagonal: bool,
 ) -> dict[str, Any]:
     """Terms of a conjugate prior scaled to the data (Fraley & Raftery, J. Classif. 24, 2007).
 
@@ -133,7 +138,7 @@ def default_prior(
     n_classes : int
     moments : (D,), (D,), bool
         Means and variances of what is observed, and whether anything is missing.
-    floor : float
+    floor : float or (D,)
         Added to every variance.
     diagonal : bool
         Whether columns are independent within a class.
@@ -142,14 +147,14 @@ def default_prior(
     width = x.shape[1]
     shrink = n_classes ** (-2.0 / width)
     if diagonal:
-        scale, dof = (variances + max(floor, 1e-12)) * shrink, 3.0
+        scale, dof = (variances + np.maximum(floor, 1e-12)) * shrink, 3.0
     else:
         if missing or len(x) < 2:
             # Available pairs need not make a positive definite matrix: keep the variances.
             spread = np.diag(variances)
         else:
             spread = np.atleast_2d(np.cov(x.T, bias=True))
-        scale, dof = (spread + max(floor, 1e-12) * np.eye(width)) * shrink, width + 2.0
+        scale, dof = (spread + np.maximum(floor, 1e-12) * np.eye(width)) * shrink, width + 2.0
     return {"mean": mean, "shrinkage": 0.01, "dof": dof, "scale": scale}
 
 
@@ -347,8 +352,9 @@ def precision_factor(covariance: Array) -> Array:
     except np.linalg.LinAlgError as error:
         raise ValueError(
             "Normal: a covariance is not positive definite, as when a class has fewer rows than "
-            "columns or two columns are collinear; increase reg_covar, set prior='default', use "
-            "fewer components or covariance_type='diag'"
+            "columns or two columns are collinear; increase the floor of variances (reg_covar or "
+            "min_covar, as the model has it), set prior='default', or use fewer classes or "
+            "covariance_type='diag'"
         ) from error
     flat = lower.reshape(-1, *covariance.shape[-2:])
     # Not solve_triangular: OpenBLAS wakes its threads for it however small the matrix, and waits
@@ -368,6 +374,7 @@ def reciprocal_deviations(variance: Array) -> Array:
     if not (variance > 0.0).all():
         raise ValueError(
             "Normal: a variance is zero, as when a class has one row or a column is constant; "
-            "increase reg_covar or var_smoothing, or set prior='default'"
+            "increase the floor of variances (reg_covar, var_smoothing or min_covar, as the model "
+            "has it), or use fewer classes"
         )
     return variance**-0.5

@@ -25,6 +25,8 @@ from ppl_gen.engines.base import RandomSource
 from ppl_gen.families.base import Array, Family, Parameters, Statistics, observed_rows
 
 LOG_2PI = math.log(2.0 * math.pi)
+#: Share of each column's variance that is added where no other floor is set.
+FLOOR_SHARE = 1e-6
 COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
 
 
@@ -36,8 +38,9 @@ class Normal(Family):
     ----------
     covariance_type : {"full", "tied", "diag", "spherical"}
         One covariance a class, one for all, one variance a column, one variance a class.
-    reg_covar : float
-        Added to every variance (in squared units of the data), so that none reaches zero.
+    reg_covar : float or None
+        Added to every variance (in squared units of the data), so that none reaches zero. None
+        adds a millionth of each column's own variance, whatever its units.
     var_smoothing : float
         The same, as a share of the largest variance of the columns.
     prior : None, "default" or dict
@@ -68,10 +71,10 @@ class Normal(Family):
     name: ClassVar[str] = "normal"
 
     covariance_type: str = "full"
-    reg_covar: float = 1e-6
+    reg_covar: float | None = 1e-6
     var_smoothing: float = 0.0
     prior: str | dict[str, Any] | None = None
-    floor: float | None = dataclasses.field(default=None, kw_only=True)
+    floor: float | Array | None = dataclasses.field(default=None, kw_only=True)
     offset: Array = dataclasses.field(default=None, kw_only=True)
     terms: dict[str, Any] | None = dataclasses.field(default=None, kw_only=True)
     missing: bool = dataclasses.field(default=False, kw_only=True)
@@ -102,10 +105,14 @@ class Normal(Family):
             raise ValueError(
                 f"Normal: covariance_type is {self.covariance_type!r}; expected one of {known}"
             )
-        if not self.reg_covar >= 0.0 or not self.var_smoothing >= 0.0:
+        added = 0.0 if self.reg_covar is None else self.reg_covar
+        if not added >= 0.0 or not self.var_smoothing >= 0.0:
             raise ValueError("Normal: reg_covar and var_smoothing must be at least 0")
         offset, variances, missing = column_moments(x)
-        floor = self.reg_covar + self.var_smoothing * float(variances.max(initial=0.0))
+        floor: float | Array = added + self.var_smoothing * float(variances.max(initial=0.0))
+        if self.reg_covar is None:  # a constant column has no units to take a share of
+            floor = floor + FLOOR_SHARE * np.where(variances > 0.0, variances, 1.0)
+            floor = np.mean(floor) if self.covariance_type == "spherical" else floor
         moments = (offset, variances, missing)
         terms = default_prior(x, n_classes, moments, floor, diagonal=self._diagonal)
         if isinstance(self.prior, dict):
@@ -258,7 +265,7 @@ class Normal(Family):
     def _estimate(self, statistics: Statistics, origin: Array) -> Parameters:
         """Estimate from statistics about an origin: (D,), or (K, D) one a class."""
         count, total, square = statistics["count"], statistics["sum"], statistics["square"]
-        width, floor = self._width, self.floor or 0.0
+        width, floor = self._width, 0.0 if self.floor is None else self.floor
         tiny = 10.0 * np.finfo(np.float64).eps
         by_column = count if count.ndim == 2 else count[:, None]  # (K, D) or (K, 1)
         prior = self._mode_terms()
@@ -287,7 +294,7 @@ class Normal(Family):
         spread: Array,
         count: Array,
         prior: dict[str, Any] | None,
-        floor: float,
+        floor: float | Array,
         tiny: float,
         width: int,
     ) -> Array:
@@ -330,7 +337,8 @@ class Normal(Family):
         prior = self._mode_terms()
         shared = {"tied": len(count), "spherical": self._width}.get(self.covariance_type, 1)
         added = self._prior_count(prior, len(count)) / shared
-        total = 0.5 * (self.floor or 0.0) * float(((by_column + added) * diagonal).sum())
+        floor = 0.0 if self.floor is None else self.floor
+        total = 0.5 * float((floor * (by_column + added) * diagonal).sum())
         return total if prior is None else total - self._log_prior(parameters, prior)
 
     def _precision_diagonal(self, parameters: Parameters) -> Array:

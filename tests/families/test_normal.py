@@ -121,7 +121,7 @@ def test_smoothing_is_a_share_of_the_largest_variance():
 
 def test_a_singular_covariance_is_refused_with_advice():
     x = np.column_stack([X[:, 0], X[:, 0]])
-    with pytest.raises(ValueError, match=r"not positive definite.*increase reg_covar"):
+    with pytest.raises(ValueError, match=r"not positive definite.*increase .*reg_covar"):
         estimated(Normal("full", reg_covar=0.0), x)
 
 

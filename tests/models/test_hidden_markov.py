@@ -189,7 +189,7 @@ def test_the_objective_never_falls(decade):
         # To re-seed a state may cost something. What min_covar costs depends on the share of the
         # rows that each state has, so the log likelihood less that may fall; it is what EM's own
         # bound allows for.
-        floored = emission_is_normal(model) and model.min_covar > 0.0
+        floored = emission_is_normal(model) and model.min_covar != 0.0
         if not any("died" in message for message in messages) and not floored:
             # Rounding of a sum over some ten rows, by row.
             assert (np.diff(model.history_) > -1e-9).all(), seed

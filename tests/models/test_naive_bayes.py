@@ -146,7 +146,7 @@ def test_batches_are_scikit_learns():
 
 def test_a_variance_of_zero_is_refused():
     x, y = table("iris")
-    with pytest.raises(ValueError, match=r"a variance is zero.*increase reg_covar"):
+    with pytest.raises(ValueError, match=r"a variance is zero.*increase .*var_smoothing"):
         NaiveBayes(var_smoothing=0.0).partial_fit(x[:2], y[:2], classes=[0, 1, 2])
 
 

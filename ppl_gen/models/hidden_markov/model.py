@@ -51,8 +51,10 @@ class HiddenMarkovModel(StateModel):
         Of "gaussian" and "gmm".
     n_mix : int
         Components of each state's mixture, for "gmm".
-    min_covar : float
-        Added to every variance, in squared units of the data.
+    min_covar : float or None
+        Added to every variance of "gaussian" and "gmm", in squared units of the data. None adds
+        a millionth of each column's own variance, whatever its units; 0 is exact maximum
+        likelihood.
     prior : None, "default" or dict
         The conjugate prior of "gaussian" and "gmm": see `Normal`.
     startprob_prior, transmat_prior : float or array
@@ -119,7 +121,7 @@ class HiddenMarkovModel(StateModel):
         emission: Any = "gaussian",
         covariance_type: str = "diag",
         n_mix: int = 1,
-        min_covar: float = 1e-6,
+        min_covar: float | None = None,
         prior: Any = None,
         startprob_prior: Any = 1.0,
         transmat_prior: Any = 1.0,
