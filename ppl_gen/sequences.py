@@ -5,7 +5,7 @@ whatever reads tables reads sequences: frames, categories, NaN for what is missi
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -19,6 +19,8 @@ Array = Any
 
 #: Rows of sequences to work on at once: what is known of their states stays in the cache.
 SLICE_ROWS = 50_000
+#: Sequences side by side, padded to the longest, may not take more memory than this.
+MAX_PADDED_BYTES = 8 * 2**30
 
 
 @dataclass(frozen=True)
@@ -51,15 +53,10 @@ class Sequences:
     def __getitem__(self, chosen: Any) -> "Sequences":
         """Return some of the sequences, by a slice or by their numbers."""
         if isinstance(chosen, slice):
-            if chosen == slice(None):
-                return self
-            key = (chosen.start, chosen.stop, chosen.step)
-            if key not in self.kept:
-                numbers = np.arange(len(self))[chosen]
-                first = self.first + (int(numbers[0]) if len(numbers) else 0)
-                self.kept[key] = replace(self[numbers], first=first)
-            part: Sequences = self.kept[key]
-            return part
+            first, stop, step = chosen.indices(len(self))
+            if step == 1:
+                return self._run_of(first, max(first, stop))
+            chosen = np.arange(len(self))[chosen]
         lengths = self.lengths[chosen]
         rows = spans(self.ends[chosen] - lengths, lengths)
         return Sequences(
@@ -68,6 +65,23 @@ class Sequences:
             None if self.labels is None else self.labels[rows],
             None if self.weights is None else self.weights[chosen],
         )
+
+    def _run_of(self, first: int, stop: int) -> "Sequences":
+        """Return sequences that follow one another, with the same rows, kept for the next time."""
+        if (first, stop) == (0, len(self)):
+            return self
+        if (first, stop) not in self.kept:
+            ends = np.concatenate([[0], self.ends])
+            rows = slice(int(ends[first]), int(ends[stop]))
+            self.kept[first, stop] = Sequences(
+                self.values[rows],
+                self.lengths[first:stop],
+                None if self.labels is None else self.labels[rows],
+                None if self.weights is None else self.weights[first:stop],
+                self.first + first,
+            )
+        run: Sequences = self.kept[first, stop]
+        return run
 
     @cached_property
     def kept(self) -> dict[Any, Any]:
@@ -151,7 +165,21 @@ class Padded:
 
     @classmethod
     def of(cls, sequences: Sequences) -> "Padded":
-        """Lay sequences side by side."""
+        """Lay sequences side by side.
+
+        Raises
+        ------
+        ValueError
+            If they would take more than 8 GiB, for a few that are far longer than the others.
+        """
+        size = padded_bytes(sequences)
+        if size > MAX_PADDED_BYTES:
+            raise ValueError(
+                f"{len(sequences):,} sequences side by side, padded to the {sequences.lengths.max():,}"
+                f" steps of the longest, take {size / 1e9:.1f} GB; expected at most "
+                f"{MAX_PADDED_BYTES / 1e9:.1f} GB; split the long sequences, or fit by EM, which "
+                "does not pad"
+            )
         inside = np.arange(sequences.lengths.max()) < sequences.lengths[:, None]
         values = np.full((*inside.shape, sequences.values.shape[1]), np.nan)
         values[inside] = sequences.values
@@ -165,6 +193,12 @@ class Padded:
     def arrays(self) -> tuple[Array | None, ...]:
         """The arrays from which this is rebuilt: ``Padded(*padded.arrays)``."""
         return self.values, self.lengths, self.labels, self.weights
+
+
+def padded_bytes(sequences: Sequences) -> int:
+    """Memory that sequences take side by side."""
+    width = int(sequences.values.shape[1])
+    return 8 * len(sequences) * int(sequences.lengths.max()) * width
 
 
 def spans(starts: Array, lengths: Array) -> Array:
