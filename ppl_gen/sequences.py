@@ -274,7 +274,7 @@ def arrange(X: Any, lengths: Any, who: str) -> tuple[Any, Arrangement]:
             )
         tables = [_columns(to_numpy(item)) for item in X]
         counts = np.array([len(table) for table in tables], dtype=np.intp)
-        _refuse_empty(counts, who)
+        refuse_empty(counts, who)
         return _joined(tables, who), Arrangement("list", counts)
     if np.ndim(X) == 3:
         if lengths is not None:
@@ -284,7 +284,7 @@ def arrange(X: Any, lengths: Any, who: str) -> tuple[Any, Arrangement]:
             )
         n, steps, width = X.shape
         counts = np.full(n, steps, dtype=np.intp)
-        _refuse_empty(counts, who)
+        refuse_empty(counts, who)
         return X.reshape(n * steps, width), Arrangement("stacked", counts)
     X = _columns(X)
     n_rows = X.shape[0] if hasattr(X, "shape") else len(X)
@@ -304,7 +304,7 @@ def arrange(X: Any, lengths: Any, who: str) -> tuple[Any, Arrangement]:
                 "lengths of all sequences, in their order"
                 + ("; one number a row looks like known states: give these as y=" if states else "")
             )
-    _refuse_empty(counts, who)
+    refuse_empty(counts, who)
     return X, Arrangement("rows", counts)
 
 
@@ -336,7 +336,8 @@ def _columns(item: Any) -> Any:
     return np.asarray(item).reshape(-1, 1)
 
 
-def _refuse_empty(counts: Array, who: str) -> None:
+def refuse_empty(counts: Array, who: str) -> None:
+    """Raise ValueError if there is no sequence, or one without a step."""
     if len(counts) == 0:
         raise ValueError(f"{who}: X has no sequence; expected one or more")
     short = np.flatnonzero(counts < 1)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ppl_gen.data import is_frame, is_missing, to_numpy
+from ppl_gen.sequences import refuse_empty
 
 Array = Any
 
@@ -122,18 +123,8 @@ def _lengths(lengths: Any, n_steps: int, who: str) -> Array:
             f"{who}: lengths sum to {counts.sum()}, but X has {n_steps} steps; expected the "
             "lengths of all sequences, in their order"
         )
-    _refuse_empty(counts, who)
+    refuse_empty(counts, who)
     return counts.astype(np.intp)
-
-
-def _refuse_empty(counts: Array, who: str) -> None:
-    if len(counts) == 0:
-        raise ValueError(f"{who}: X has no sequence; expected one or more")
-    short = np.flatnonzero(counts < 1)
-    if len(short):
-        raise ValueError(
-            f"{who}: sequence {short[0]} has length {counts[short[0]]}; leave empty sequences out"
-        )
 
 
 def _joined(items: list[Any], who: str) -> Tokens:
@@ -147,14 +138,14 @@ def _joined(items: list[Any], who: str) -> Tokens:
             )
     if text:
         lengths = np.array([len(item) for item in items], dtype=np.intp)
-        _refuse_empty(lengths, who)
+        refuse_empty(lengths, who)
         characters = "".join(items).encode("utf-32-le", "surrogatepass")
         return Tokens(np.frombuffer(characters, dtype="<u4"), lengths, text=True)
     parts: list[Any] = [
         item if isinstance(item, list | tuple) else _column(item, who) for item in items
     ]
     lengths = np.array([len(part) for part in parts], dtype=np.intp)
-    _refuse_empty(lengths, who)
+    refuse_empty(lengths, who)
     if all(isinstance(part, np.ndarray) for part in parts):
         if len({_kind(part.dtype) for part in parts}) == 1 and parts[0].dtype != object:
             return Tokens(_flat(np.concatenate(parts), who), lengths, text=False)
