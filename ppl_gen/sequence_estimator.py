@@ -9,7 +9,14 @@ import numpy as np
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from ppl_gen.estimator import GenerativeModel
-from ppl_gen.sequences import Arrangement, Sequences, arrange, arrange_labels
+from ppl_gen.sequences import (
+    MAX_PADDED_BYTES,
+    Arrangement,
+    Sequences,
+    arrange,
+    arrange_labels,
+    padded_bytes,
+)
 
 Array = Any
 Parameters = dict[str, Any]
@@ -91,9 +98,16 @@ class SequenceModel(GenerativeModel):
         return self._evidence_by_draw(self._read_checked(X, lengths)[0])
 
     def score(self, X: Any, y: Any = None, lengths: Any = None) -> float:
-        """Log density of all the sequences together, in nats, as hmmlearn has it.
+        """Sum of the log densities of the sequences, in nats: hmmlearn's, after a point fit.
 
         ``score(X, lengths)`` is taken for ``score(X, lengths=lengths)``: `y` has no other use.
+
+        Notes
+        -----
+        After a Bayesian fit, :meth:`log_prob` averages each sequence's density over the draws of
+        the parameters by itself, and these are summed: by this models are compared on new
+        sequences. That of all sequences together, from which each learns of the others, is
+        ``logsumexp(log_prob_by_draw(X).sum(axis=1)) - log(n_draws)``.
         """
         lengths = y if lengths is None else lengths
         return float(self.log_prob(X, lengths).sum())
@@ -143,6 +157,8 @@ class SequenceModel(GenerativeModel):
 
     def _keep_training(self, data: Sequences) -> None:
         super()._keep_training(dataclasses.replace(data))  # without what fitting kept with it
+        if padded_bytes(data) > MAX_PADDED_BYTES:  # no program can be asked about these
+            self._training = None
         self._keep_lengths(data)
 
     def _keep_lengths(self, data: Sequences) -> None:

@@ -175,10 +175,10 @@ class Padded:
         size = padded_bytes(sequences)
         if size > MAX_PADDED_BYTES:
             raise ValueError(
-                f"{len(sequences):,} sequences side by side, padded to the {sequences.lengths.max():,}"
-                f" steps of the longest, take {size / 1e9:.1f} GB; expected at most "
-                f"{MAX_PADDED_BYTES / 1e9:.1f} GB; split the long sequences, or fit by EM, which "
-                "does not pad"
+                f"{len(sequences):,} sequences side by side, padded to the "
+                f"{sequences.lengths.max():,} steps of the longest, take {size / 1e9:.1f} GB; "
+                f"expected at most {MAX_PADDED_BYTES / 1e9:.1f} GB; split the long sequences, or "
+                "fit by EM, which does not pad"
             )
         inside = np.arange(sequences.lengths.max()) < sequences.lengths[:, None]
         values = np.full((*inside.shape, sequences.values.shape[1]), np.nan)

@@ -424,8 +424,12 @@ class HiddenMarkov:
         )
 
     def program_data(self, sequences: Sequences) -> dict[str, Array]:
-        """Return the sequences, less what is known of their states, as the program's arguments."""
-        return {"x": Padded.of(sequences).values}
+        """Return the sequences, less what is known of their states, as the program's arguments.
+
+        With their number and length, so that as many are drawn as were observed.
+        """
+        x = Padded.of(sequences).values
+        return {"x": x, "n_sequences": len(x), "length": x.shape[1]}
 
     def parameters(self, sites: dict[str, Array]) -> Parameters:
         """Return the parameters from the sites of the program; leading axes are draws."""

@@ -23,8 +23,9 @@ def chain_program(
 
     The states are marginalised, as the latent "z", in `dist.HiddenMarkov`. Sequences ``x``
     (n, T, D) stand side by side; the shorter ones end in rows of NaN, which change nothing.
-    Without ``x`` the program draws ``n_sequences`` of ``length`` steps; ``batch_size`` subsamples
-    the sequences.
+    Without ``x`` the program draws ``n_sequences`` of ``length`` steps, all of them; after a fit
+    these are how many sequences there were, and the steps of the longest. ``batch_size``
+    subsamples the sequences.
 
     Parameters
     ----------

@@ -13,7 +13,7 @@ from scipy.sparse import csr_array
 from ppl_gen.algorithms.ngrams import NGramIndex
 from ppl_gen.algorithms.smoothing import SMOOTHING, dirichlet, distributions, probabilities
 from ppl_gen.language import Program
-from ppl_gen.sequences import Sequences
+from ppl_gen.sequences import Padded, Sequences
 from ppl_gen.structures.markov_chain_program import chain_program
 
 Array = Any
@@ -317,10 +317,12 @@ class ContextChain:
         )
 
     def program_data(self, data: Sequences) -> dict[str, Array]:
-        """Return the sequences as the arguments of the program."""
-        x = np.full((len(data), int(data.lengths.max())), np.nan)
-        x[np.arange(x.shape[1]) < data.lengths[:, None]] = data.values[:, 0]
-        return {"x": x}
+        """Return the sequences as the arguments of the program.
+
+        With their number and length, so that as many are drawn as were observed.
+        """
+        x = Padded.of(dataclasses.replace(data, values=data.values[:, :1])).values[..., 0]
+        return {"x": x, "n_sequences": len(x), "length": x.shape[1]}
 
     def parameters(self, sites: dict[str, Array]) -> Parameters:
         """Return the parameters from the sites of the program; leading axes are draws."""

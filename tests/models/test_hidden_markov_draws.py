@@ -6,7 +6,7 @@ from hidden_markov_cases import EMISSIONS, em, model_of, rows_of, with_holes
 from sklearn.base import clone
 
 import ppl_gen
-from ppl_gen import HiddenMarkovModel
+from ppl_gen import HiddenMarkovModel, MarkovChain
 
 # -- drawing, filling, keeping ---------------------------------------------------------------------
 
@@ -137,3 +137,61 @@ def test_fits_do_not_touch_what_was_given():
     model.predict_proba(rows), model.impute(rows)
     np.testing.assert_array_equal(rows, before[0])
     np.testing.assert_array_equal(labels, before[1])
+
+
+# -- what goes with a fit --------------------------------------------------------------------------
+
+
+def test_loaded_models_know_where_their_sequences_ended(tmp_path):
+    rows = rows_of("poisson", 60)
+    model = model_of("poisson", inference=em(5)).fit(rows, [40, 20])
+    model.save(tmp_path / "model")
+    again = ppl_gen.load(tmp_path / "model")
+    np.testing.assert_array_equal(again.forecast_states(3), model.forecast_states(3))
+    np.testing.assert_array_equal(
+        again.forecast(2, random_state=0).draws, model.forecast(2, random_state=0).draws
+    )
+    ahead = model.forecast_states(3, rows, [40, 20])
+    np.testing.assert_allclose(again.forecast_states(3), ahead, atol=1e-14)
+
+
+def test_models_made_of_parameters_need_sequences_to_forecast():
+    model = HiddenMarkovModel(2, "poisson")
+    model.startprob_, model.transmat_ = np.array([0.5, 0.5]), np.array([[0.9, 0.1], [0.2, 0.8]])
+    model.lambdas_ = np.array([[1.0], [9.0]])
+    with pytest.raises(ValueError, match="made of parameters; give X"):
+        model.forecast(2)
+    assert model.forecast(2, [[1], [8]]).mean.shape == (2, 1)
+
+
+@pytest.mark.parametrize(
+    "model", [model_of("poisson", inference=em(3)), MarkovChain(random_state=0)], ids=type
+)
+def test_as_many_sequences_are_predicted_as_were_observed(model):
+    rows = [part[:, 0].astype(int) for part in np.split(rows_of("poisson"), [30, 50])]
+    posterior = model.fit(rows).posterior_
+    assert posterior.predictive(n=4)["x"].shape[:3] == (4, 3, 30)
+    fewer = posterior.predictive(n=4, x=None, n_sequences=2, length=5)
+    assert fewer["x"].shape[:3] == (4, 2, 5)
+
+
+def very_unequal():
+    rng = np.random.default_rng(0)
+    return rng.poisson(3.0, size=(1_001_100, 1)).astype(np.float64), [1] * 1100 + [1_000_000]
+
+
+@pytest.mark.parametrize("method", ["svi", "nuts"])
+def test_padding_without_room_is_refused_before_any_work(method):
+    rows, lengths = very_unequal()
+    with pytest.raises(ValueError, match=r"1,101 sequences .* 1,000,000 steps .* 8\.8 GB.* by EM"):
+        HiddenMarkovModel(2, "poisson", inference=method).fit(rows, lengths)
+
+
+def test_em_fits_and_keeps_what_programs_have_no_room_for(monkeypatch, tmp_path):
+    monkeypatch.setattr("ppl_gen.sequence_estimator.MAX_PADDED_BYTES", 100)
+    monkeypatch.setattr("ppl_gen.sequences.MAX_PADDED_BYTES", 100)
+    model = model_of("poisson", inference=em(3)).fit(rows_of("poisson"), [59, 1])
+    model.save(tmp_path / "model")
+    again = ppl_gen.load(tmp_path / "model")
+    np.testing.assert_array_equal(again.forecast_states(2), model.forecast_states(2))
+    assert again.posterior_.draws["start"].shape == (1, 1, 3)

@@ -162,19 +162,24 @@ class StateModel(ForecastingModel):
         return rng.choice(self._n_draws, size=n, p=shares / shares.sum())
 
     def score_samples(self, X: Any, lengths: Any = None) -> tuple[float, Any]:
-        """Log density of all sequences together, and `predict_proba`, as hmmlearn has them."""
+        """Return `score` and `predict_proba`, as hmmlearn does."""
         return self.score(X, lengths=lengths), self.predict_proba(X, lengths)
 
     # -- what follows ----------------------------------------------------------------------------
 
     def _keep_training(self, data: Sequences) -> None:
-        SequenceModel._keep_training(self, data)  # states at the ends are found when asked for
+        SequenceModel._keep_training(self, data)
+        if self._n_draws == 1:  # of many draws, states at the ends are found when asked for
+            self.last_states_ = self._last_states(data)
 
     def _fitted_states(self) -> dict[str, Array]:
+        if hasattr(self, "last_states_"):
+            return self.last_states_
         if self._training is None:
             raise ValueError(
-                f"{self._who}.forecast: the sequences that were fitted did not come with the "
-                "loaded model; give X"
+                f"{self._who}.forecast: the states at the ends of the sequences that were fitted "
+                "are kept after a point fit only, and the sequences do not come with a loaded "
+                "model, or one made of parameters; give X"
             )
         # A copy, so that nothing is laid out and kept with those that are pickled.
         return self._last_states(dataclasses.replace(self._training))
