@@ -259,12 +259,12 @@ def test_priors_count_as_transitions_seen():
 
 def test_what_is_not_set_is_initialised():
     rows = rows_of("gaussian-diag")
-    model = model_of("gaussian-diag", init_params="", params="", inference=em(1))
+    model = model_of("gaussian-diag", init_params="", params="stc", inference=em(1))
     model.means_ = np.array([[0.0, 0.0], [2.0, -2.0], [4.0, -4.0]])
     model.fit(rows)
     np.testing.assert_array_equal(model.means_, [[0.0, 0.0], [2.0, -2.0], [4.0, -4.0]])
     np.testing.assert_allclose(model.transmat_.sum(axis=1), 1.0)
-    assert model.n_free_parameters() == 0
+    assert model.n_free_parameters() == 2 + 6 + 6
 
 
 def test_parameters_alone_make_a_model():

@@ -226,6 +226,7 @@ def _compared(
     density = np.full(len(data.steps), np.nan)
     row: dict[str, Any] = dict.fromkeys(["log_likelihood", "aic", "bic"], np.nan)
     row |= {"n_free": None, "converged": None, "failure": ""}
+    fresh = clone(model)  # folds are not to start from what all the data say
     try:
         model.fit(**data.whole)
         row["log_likelihood"] = float(model.log_prob(**data.whole).sum())
@@ -234,7 +235,7 @@ def _compared(
             row |= {"aic": model.aic(**data.whole), "bic": model.bic(**data.whole)}
             row["converged"] = model.converged_
         for train, test in folds:
-            density[test] = clone(model).fit(data[train]).log_prob(data[test])
+            density[test] = clone(fresh).fit(data[train]).log_prob(data[test])
     except FAILURES as error:
         row["failure"] = str(error)
         density[:] = np.nan

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from sklearn.exceptions import NotFittedError
 
 from ppl_gen.algorithms.trees import tree_map
 from ppl_gen.data import Column, Schema
@@ -92,8 +93,10 @@ def adopt(model: Any, named: dict[str, Array], who: str) -> None:
 
     Raises
     ------
+    NotFittedError
+        If some are missing.
     ValueError
-        If some are missing, or are no parameters.
+        If they are no parameters.
     """
     rows = _rows_like(named, who)
     n_states = int(model.n_components)
@@ -109,11 +112,12 @@ def adopt(model: Any, named: dict[str, Array], who: str) -> None:
     needed = [LETTERS[letter] for letter in "st" + letters_of(structure.family)]
     missing = [name for name in needed if name not in named]
     if missing or not letters_of(structure.family):
-        raise ValueError(
+        raise NotFittedError(
             f"{who}: the model is not fitted, and {', '.join(missing) or 'its emission'} "
             "cannot be taken from attributes; fit it first"
         )
     start = structure.initialize_shapes()
+    named = {name: named[name] for name in needed}
     start["family"] = from_names(structure.family, named, start["family"], who)
     start |= model._chain_parameters(named, structure, who)
     model.structure_ = structure
@@ -125,6 +129,41 @@ def adopt(model: Any, named: dict[str, Array], who: str) -> None:
     model._publish()
 
 
+def adopt_changed(model: Any) -> None:
+    """Take the parameters that were set as attributes since the model published its own.
+
+    Raises
+    ------
+    ValueError
+        If they are no parameters, or the model has draws of them.
+    """
+    published = getattr(model, "_published", {})
+    changed = [
+        name
+        for name, value in published.items()
+        if hasattr(model, name) and not np.array_equal(getattr(model, name), value)
+    ]
+    if not changed:
+        return
+    who, names = model._who, ", ".join(changed)
+    if model._n_draws > 1:
+        raise ValueError(
+            f"{who}: {names} was set after a Bayesian fit, whose parameters are all its draws; set "
+            "attributes of a model that is not fitted, or fit by EM"
+        )
+    if not len(model.lengths_):  # made of attributes alone: widths may change, too
+        adopt(model, {name: getattr(model, name) for name in published}, who)
+        return
+    structure, parameters = model.structure_, model._draw(0)
+    named = {name: getattr(model, name) for name in changed}
+    found = from_names(structure.family, named, parameters["family"], who)
+    parameters = {**parameters, "family": found, **model._chain_parameters(named, structure, who)}
+    parameters = _floored(structure.family, parameters)
+    model.parameters_ = tree_map(lambda leaf: np.asarray(leaf)[None], parameters)
+    model._posterior = None
+    model._publish()
+
+
 def _rows_like(named: dict[str, Array], who: str) -> Array:
     """Rows that a family can be bound to, for its width."""
     for name in ("means_", "lambdas_"):
@@ -133,7 +172,7 @@ def _rows_like(named: dict[str, Array], who: str) -> Array:
             return np.rint(rows) if name == "lambdas_" else rows
     if "emissionprob_" in named:
         return np.ones((2, np.shape(named["emissionprob_"])[1]))
-    raise ValueError(
+    raise NotFittedError(
         f"{who}: the model is not fitted; fit it, or set startprob_, transmat_ and means_ and "
         "covars_, lambdas_ or emissionprob_"
     )
@@ -164,12 +203,11 @@ def to_peer(model: Any) -> Any:
     family = model.structure_.family
     common = {
         "startprob_prior": model.startprob_prior,
-        "transmat_prior": model.transmat_prior,
+        "transmat_prior": model.structure_.transition_prior,
         "algorithm": model.algorithm,
         "random_state": model.random_state,
         "init_params": "",
     }
-    common["transmat_prior"] = model.structure_.transition_prior
     peer: Any
     if isinstance(family, Normal):
         peer = hmm.GaussianHMM(

@@ -12,6 +12,7 @@ from ppl_gen.inference.em import EM
 from ppl_gen.models.hidden_markov.emissions import family_of, knowing_codes
 from ppl_gen.models.hidden_markov.hmmlearn_bridge import (
     adopt,
+    adopt_changed,
     attributes_of,
     settings_of,
     to_peer,
@@ -70,7 +71,8 @@ class HiddenMarkovModel(StateModel):
         Letters of what `fit` initialises and what it learns, as in hmmlearn: s ``startprob_``, t
         ``transmat_``, m ``means_``, c ``covars_``, w ``weights_``, l ``lambdas_``, e
         ``emissionprob_``. What is not initialised starts at the attribute of that name, set
-        before `fit`; what is not learned stays where it starts.
+        before `fit`; what is not learned stays where it starts. Copies made by scikit-learn's
+        ``clone`` keep such attributes.
     inference : str, EM, SVI, NUTS or None
         By default, EM (Baum-Welch).
     warm_start : bool
@@ -87,7 +89,8 @@ class HiddenMarkovModel(StateModel):
     transmat_ : (K, K)
     means_, covars_, weights_, lambdas_, emissionprob_
         Of the emissions, as hmmlearn has them; ``covars_`` are matrices (K, D, D). Means of the
-        draws, after a Bayesian fit.
+        draws, after a Bayesian fit. As in hmmlearn these are the parameters: another array that
+        is set is what the model has from then on, but for Bayesian fits, which refuse it.
     posterior_ : Posterior
     n_iter_, converged_, lower_bound_, history_
         Of the last EM fit.
@@ -177,6 +180,8 @@ class HiddenMarkovModel(StateModel):
         """
         method = self._resolved_method()
         check_settings(self)
+        if self.warm_start and hasattr(self, "parameters_"):
+            check_is_fitted(self)  # which takes attributes that were set since
         sequences = self._read_training(X, lengths, y, sample_weight, int(self.n_components))
         if sequences.labels is not None and not isinstance(method, EM):
             raise ValueError(
@@ -239,6 +244,14 @@ class HiddenMarkovModel(StateModel):
         if not held:
             return {}
         named = self._attributes(family)
+        unset = [LETTERS[letter] for letter in held if letter not in self.init_params]
+        unset = [name for name in unset if name not in named]
+        if unset:
+            raise ValueError(
+                f"{self._who}.fit: neither init_params nor params has the letters of "
+                f"{', '.join(unset)}, and nothing is set to hold; set the attributes before fit, "
+                "or add the letters to init_params"
+            )
         start = self._initial(structure, sequences, self._rng(), named)
         given = {part: start[part] for letter, part in PARTS.items() if letter in held}
         learned = [letter for letter in letters_of(family) if letter in self.params]
@@ -303,12 +316,18 @@ class HiddenMarkovModel(StateModel):
         return "state" if self.structure_.is_exchangeable else None
 
     def _publish(self) -> None:
-        self.startprob_ = self.parameters_["start"].mean(axis=0)
-        self.transmat_ = self.parameters_["transition"].mean(axis=0)
+        named = {
+            "startprob_": self.parameters_["start"].mean(axis=0),
+            "transmat_": self.parameters_["transition"].mean(axis=0),
+        }
         family = self.structure_.family
         draws = [to_names(family, self._draw(s)["family"]) for s in range(self._n_draws)]
         for name in draws[0]:
-            setattr(self, name, np.mean([draw[name] for draw in draws], axis=0))
+            named[name] = np.mean([draw[name] for draw in draws], axis=0)
+        self._published = {name: value.copy() for name, value in named.items()}
+        for name, value in named.items():
+            value.flags.writeable = False  # another array is taken when it is set
+            setattr(self, name, value)
 
     # -- drawing and filling -------------------------------------------------------------------
 
@@ -428,7 +447,24 @@ class HiddenMarkovModel(StateModel):
 
     def __sklearn_is_fitted__(self) -> bool:
         """Tell whether there are parameters; those set as attributes are taken, as in hmmlearn."""
-        if not hasattr(self, "parameters_") and hasattr(self, "startprob_"):
+        if hasattr(self, "parameters_"):
+            adopt_changed(self)
+        elif hasattr(self, "startprob_"):
             names = [name for name in LETTERS.values() if hasattr(self, name)]
             adopt(self, {name: getattr(self, name) for name in names}, self._who)
         return hasattr(self, "parameters_")
+
+    def __sklearn_clone__(self) -> Self:
+        """Return an unfitted copy, with the attributes that `fit` is to start from."""
+        copy: Self = super().__sklearn_clone__()
+        for letter, name in LETTERS.items():
+            if letter not in (self.init_params or "") and hasattr(self, name):
+                setattr(copy, name, np.array(getattr(self, name)))
+        return copy
+
+    @classmethod
+    def from_tree(cls, tree: dict[str, Any]) -> Self:
+        """Return the fitted model that :meth:`to_tree` gave."""
+        model = super().from_tree(tree)
+        model._publish()
+        return model

@@ -78,9 +78,7 @@ def from_names(family: Family, named: dict[str, Array], start: Parameters, who: 
     if isinstance(family, MixtureFamily):
         n_states, n_components = start["weights"].shape
         inner = {
-            name: _shaped(value, (n_states, n_components), name, who).reshape(
-                n_states * n_components, *np.shape(value)[2:]
-            )
+            name: _of_components(value, (n_states, n_components), name, who)
             for name, value in named.items()
             if name in ("means_", "covars_")
         }
@@ -185,16 +183,19 @@ def probabilities(value: Any, shape: tuple[int, ...], name: str, who: str) -> Ar
 
 
 def _exactly(value: Any, shape: tuple[int, ...], name: str, who: str) -> Array:
-    given = np.asarray(value, dtype=np.float64)
-    if given.shape != shape or not np.isfinite(given).all():
+    given = np.array(value, dtype=np.float64)  # a copy: what is done to theirs is not our change
+    if given.shape != shape:
+        raise ValueError(f"{who}: {name} has shape {given.shape}; expected {shape}")
+    if not np.isfinite(given).all():
+        raise ValueError(f"{who}: {name} has NaN or infinity; expected finite numbers")
+    return given
+
+
+def _of_components(value: Any, lead: tuple[int, int], name: str, who: str) -> Array:
+    """Parameters of the components of all states, one after another: (K M, ...)."""
+    shape = np.shape(value)
+    if shape[:2] != lead:
         raise ValueError(
-            f"{who}: {name} has shape {given.shape}; expected {shape}, and finite numbers"
+            f"{who}: {name} has shape {shape}; expected {lead}, states by components, to come first"
         )
-    return given
-
-
-def _shaped(value: Any, lead: tuple[int, ...], name: str, who: str) -> Array:
-    given = np.asarray(value, dtype=np.float64)
-    if given.shape[:2] != lead:
-        raise ValueError(f"{who}: {name} has shape {given.shape}; expected {lead} and on")
-    return given
+    return np.reshape(value, (lead[0] * lead[1], *shape[2:]))
