@@ -225,6 +225,49 @@ def test_models_come_back_from_hmmlearn_as_they_went(name):
     assert states.shape == (5,)
 
 
+def test_the_number_of_trials_goes_both_ways():
+    peer = hmm.MultinomialHMM(2, n_trials=10)
+    peer.startprob_, peer.transmat_ = np.array([0.5, 0.5]), np.full((2, 2), 0.5)
+    peer.emissionprob_ = np.array([[0.2, 0.3, 0.5], [0.6, 0.2, 0.2]])
+    model = HiddenMarkovModel.from_hmmlearn(peer)
+    assert (model.sample(5, random_state=0)[0].sum(axis=1) == 10).all()
+    assert model.to_hmmlearn().n_trials == 10
+    model.transmat_ = np.eye(2)
+    assert (model.sample(5, random_state=0)[0].sum(axis=1) == 10).all()
+
+
+def test_settings_go_both_ways():
+    case = hmmlearn_case("gaussian-diag", n_iter=2)
+    peer = copy.deepcopy(case.fitted).set_params(
+        n_iter=7, params="tm", init_params="c", algorithm="map", tol=-np.inf, transmat_prior=3.0
+    )
+    model = HiddenMarkovModel.from_hmmlearn(peer)
+    assert (model.params, model.init_params, model.algorithm) == ("tm", "c", "map")
+    assert (model.inference.max_iter, model.inference.tol) == (7, 0.0)
+    assert model.min_covar == 0.0  # the priors of the case are flat
+    again = model.to_hmmlearn()
+    assert (again.n_iter, again.params, again.init_params) == (7, "tm", "c")
+    np.testing.assert_array_equal(again.transmat_prior, np.full((3, 3), 3.0))
+    model = HiddenMarkovModel(3, inference=EM(max_iter=2, tol=1e-4), random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # two steps are not enough
+        fit = model.fit(case.X, case.lengths).to_hmmlearn()
+    assert (fit.n_iter, fit.params) == (2, "stmc")
+    assert fit.tol == pytest.approx(1e-4 * N)
+
+
+@pytest.mark.parametrize("covariance_type", ["diag", "full"])
+def test_what_came_from_hmmlearn_can_be_fitted_again(covariance_type):
+    """Its priors kept variances off zero, and so does the floor here."""
+    rows = np.repeat([[0.0, 1.0], [5.0, 2.0]], 10, axis=0)
+    peer = hmm.GaussianHMM(2, covariance_type, n_iter=3, random_state=0).fit(rows)
+    model = HiddenMarkovModel.from_hmmlearn(peer)
+    assert model.min_covar is None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # three steps are not enough
+        assert np.isfinite(model.fit(rows).score(rows))
+
+
 @pytest.mark.parametrize("name", EMISSIONS)
 def test_hmmlearns_own_recursions_take_the_same_steps(name):
     case = hmmlearn_case(name, n_iter=5)

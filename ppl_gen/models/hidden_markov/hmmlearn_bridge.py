@@ -7,7 +7,15 @@ from sklearn.exceptions import NotFittedError
 
 from ppl_gen.algorithms.trees import tree_map
 from ppl_gen.data import Column, Schema
-from ppl_gen.families import Bernoulli, Categorical, Family, MixtureFamily, Normal, Poisson
+from ppl_gen.families import (
+    Bernoulli,
+    Categorical,
+    Family,
+    MixtureFamily,
+    Multinomial,
+    Normal,
+    Poisson,
+)
 from ppl_gen.families.discrete import LEAST_PROBABILITY
 from ppl_gen.inference.em import EM
 from ppl_gen.models.hidden_markov.names import (
@@ -53,10 +61,15 @@ def settings_of(peer: Any) -> dict[str, Any]:
         "startprob_prior": peer.startprob_prior,
         "transmat_prior": peer.transmat_prior,
         "algorithm": peer.algorithm,
-        "inference": EM(max_iter=peer.n_iter),
+        "init_params": peer.init_params,
+        "params": peer.params,
+        # Their tol is of all the data together, which are not known here, but for "never".
+        "inference": EM(max_iter=peer.n_iter, tol=None if peer.tol > 0.0 else 0.0),
     }
     if kind in ("GaussianHMM", "GMMHMM"):
-        settings |= {"covariance_type": peer.covariance_type, "min_covar": 0.0}
+        settings["covariance_type"] = peer.covariance_type
+    if kind == "GaussianHMM" and not (np.any(peer.covars_prior) or np.any(peer.covars_weight)):
+        settings["min_covar"] = 0.0  # maximum likelihood there, too
     if kind == "GMMHMM":
         settings["n_mix"] = peer.n_mix
         if peer.covariance_type == "tied":
@@ -67,6 +80,12 @@ def settings_of(peer: Any) -> dict[str, Any]:
     if isinstance(peer.random_state, int):
         settings["random_state"] = peer.random_state
     return settings
+
+
+def total_of(peer: Any) -> int | None:
+    """Counts in a row that a model of hmmlearn draws, or None."""
+    trials = getattr(peer, "n_trials", None)
+    return None if trials is None else round(float(np.mean(trials)))
 
 
 def attributes_of(peer: Any) -> dict[str, Array]:
@@ -88,8 +107,10 @@ def attributes_of(peer: Any) -> dict[str, Array]:
     return named
 
 
-def adopt(model: Any, named: dict[str, Array], who: str) -> None:
+def adopt(model: Any, named: dict[str, Array], who: str, total: int | None = None) -> None:
     """Make a fitted model of parameters alone, given by hmmlearn's names.
+
+    Multinomial rows are drawn with this `total`; by default it is the number of columns.
 
     Raises
     ------
@@ -108,7 +129,10 @@ def adopt(model: Any, named: dict[str, Array], who: str) -> None:
         sizes = (np.shape(named["emissionprob_"])[1],)
         rows, family = np.zeros((1, 1)), family.replace(n_categories=sizes)
         model.schema_ = Schema("numpy", (Column(None, "number", dtype),))
-    structure = model._chain(family.bind(rows, n_states))
+    bound = family.bind(rows, n_states)
+    if total is not None and isinstance(bound, Multinomial):
+        bound = bound.replace(total=total)
+    structure = model._chain(bound)
     needed = [LETTERS[letter] for letter in "st" + letters_of(structure.family)]
     missing = [name for name in needed if name not in named]
     if missing or not letters_of(structure.family):
@@ -152,7 +176,8 @@ def adopt_changed(model: Any) -> None:
             "attributes of a model that is not fitted, or fit by EM"
         )
     if not len(model.lengths_):  # made of attributes alone: widths may change, too
-        adopt(model, {name: getattr(model, name) for name in published}, who)
+        total = getattr(model.structure_.family, "total", None)
+        adopt(model, {name: getattr(model, name) for name in published}, who, total)
         return
     structure, parameters = model.structure_, model._draw(0)
     named = {name: getattr(model, name) for name in changed}
@@ -206,8 +231,17 @@ def to_peer(model: Any) -> Any:
         "transmat_prior": model.structure_.transition_prior,
         "algorithm": model.algorithm,
         "random_state": model.random_state,
-        "init_params": "",
     }
+    letters = "st" + letters_of(family)
+    for name in ("init_params", "params"):
+        common[name] = "".join(letter for letter in letters if letter in getattr(model, name))
+    method = model._resolved_method()
+    if isinstance(method, EM):
+        own = model.structure_.em_settings
+        common["n_iter"] = method.max_iter or own["max_iter"]
+        if len(model.lengths_):
+            tol = own["tol"] if method.tol is None else method.tol
+            common["tol"] = tol * int(model.lengths_.sum())
     peer: Any
     if isinstance(family, Normal):
         peer = hmm.GaussianHMM(
@@ -224,7 +258,7 @@ def to_peer(model: Any) -> Any:
         peer = hmm.PoissonHMM(model.n_components, **common)
     elif isinstance(family, Categorical) and family.n_columns == 1:
         peer = hmm.CategoricalHMM(model.n_components, **common)
-    elif type(family).__name__ == "Multinomial":
+    elif isinstance(family, Multinomial):
         peer = hmm.MultinomialHMM(model.n_components, n_trials=family.total, **common)
     else:
         raise ValueError(

@@ -16,6 +16,7 @@ from ppl_gen.models.hidden_markov.hmmlearn_bridge import (
     attributes_of,
     settings_of,
     to_peer,
+    total_of,
 )
 from ppl_gen.models.hidden_markov.names import (
     LETTERS,
@@ -47,7 +48,9 @@ class HiddenMarkovModel(StateModel):
     emission : str, dict or Family
         What a state emits: "gaussian", "gmm", "poisson", "categorical", "multinomial",
         "bernoulli"; "auto" or a dict of columns, for tables of mixed columns, as `Mixture` takes
-        them; or a `Family`.
+        them; or a `Family`. The names "poisson", "categorical", "multinomial" and "bernoulli"
+        are families with the flat priors of hmmlearn (``alpha=0``): `Poisson()` and the others,
+        as they are, have a prior count.
     covariance_type : {"diag", "full", "tied", "spherical"}
         Of "gaussian" and "gmm".
     n_mix : int
@@ -418,8 +421,12 @@ class HiddenMarkovModel(StateModel):
         Parameters
         ----------
         peer : GaussianHMM, GMMHMM, CategoricalHMM, PoissonHMM or MultinomialHMM
-            With parameters. Its priors of emissions, which are not those of a family here, stay
-            behind: they matter only to another fit.
+            With parameters. Settings come along: priors of the chain, `algorithm`, `params`,
+            `init_params`, `n_iter`, and whole-number `random_state`. What matters only to another
+            fit stays behind: `tol`, in nats of all the data, unless it asks to go on for ever;
+            priors of emissions, which are not those of a family here; and `min_covar`, which
+            floors the first step alone there. Where `covars_prior` and `covars_weight` are zero,
+            so is our `min_covar`, and it is ours by default elsewhere.
 
         Examples
         --------
@@ -434,13 +441,17 @@ class HiddenMarkovModel(StateModel):
         [0, 0, 1]
         """
         model = cls(**settings_of(peer))
-        adopt(model, attributes_of(peer), f"{cls.__name__}.from_hmmlearn")
+        who = f"{cls.__name__}.from_hmmlearn"
+        adopt(model, attributes_of(peer), who, total_of(peer))
         return model
 
     def to_hmmlearn(self) -> Any:
         """Return the fitted model as hmmlearn's, for the emissions that both know.
 
-        After a Bayesian fit, at the means of the draws.
+        After a Bayesian fit, at the means of the draws. Settings go along as they come by
+        :meth:`from_hmmlearn`, and `tol` times the steps of the sequences that were fitted.
+        `min_covar`, `prior`, `transmat_mask` and other settings of `inference` stay behind;
+        `stickiness` goes into ``transmat_prior``.
         """
         check_is_fitted(self)
         return to_peer(self)
