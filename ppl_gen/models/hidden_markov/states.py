@@ -185,13 +185,14 @@ class StateModel(ForecastingModel):
         return self._last_states(dataclasses.replace(self._training))
 
     def _last_states(self, sequences: Sequences) -> dict[str, Array]:
-        last = sequences.ends - 1
+        def at_the_end(draw: Parameters, some: Sequences) -> Array:
+            emissions = self.structure_.emissions(draw, some)
+            return filter_steps(draw["start"], draw["transition"], emissions)[some.ends - 1]
 
-        def at_the_end(draw: Parameters) -> Array:
-            emissions = self.structure_.emissions(draw, sequences)
-            return filter_steps(draw["start"], draw["transition"], emissions)[last]
+        def of_all(draw: Parameters) -> Array:
+            return sequences.map(lambda some: at_the_end(draw, some))
 
-        return {"probability": self._over_draws(at_the_end)}
+        return {"probability": self._over_draws(of_all)}
 
     def forecast_states(self, steps: int, X: Any = None, lengths: Any = None) -> Array:
         """Probability of each state in the steps that follow: (n, steps, K).
