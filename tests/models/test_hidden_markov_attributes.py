@@ -105,12 +105,14 @@ def test_loaded_models_take_what_is_set(tmp_path):
     assert again.score(ROWS) == pytest.approx(model.score(ROWS), rel=1e-12)
 
 
-def test_bayesian_fits_refuse_what_is_set():
+def test_bayesian_fits_refuse_what_is_of_points():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # three draws have not converged
         few = NUTS(chains=1, warmup=3, draws=3)
         model = HiddenMarkovModel(2, inference=few, random_state=0).fit(ROWS[:10])
-    model.predict(ROWS[:10])
+    for criterion in (model.aic, model.bic):
+        with pytest.raises(ValueError, match=r"draws of its parameters; .*leave_future_out"):
+            criterion(ROWS[:10])
     model.transmat_ = np.eye(2)
     with pytest.raises(ValueError, match="transmat_ was set after a Bayesian fit"):
         model.predict(ROWS[:10])

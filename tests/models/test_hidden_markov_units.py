@@ -1,6 +1,7 @@
 """The units of the data do not matter: floors of variances are shares of them."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import ppl_gen
@@ -35,6 +36,14 @@ def test_columns_have_units_of_their_own(kind):
     np.testing.assert_allclose(mixed.means_ / units, model.means_, rtol=1e-6, atol=1e-6)
     covars = mixed.covars_ / units[:, None] / units
     np.testing.assert_allclose(covars, model.covars_, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("emission", ["auto", "normal", {"a": "normal", "b": "normal"}])
+def test_normals_that_are_chosen_have_the_same_floor(emission):
+    table = pd.DataFrame(ROWS * 1e-4, columns=["a", "b"])
+    model = fitted(table, emission=emission)
+    plain = fitted(ROWS, covariance_type="full")
+    np.testing.assert_array_equal(model.predict(table), plain.predict(ROWS))
 
 
 def test_a_number_is_absolute_and_zero_is_maximum_likelihood():

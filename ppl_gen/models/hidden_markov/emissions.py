@@ -45,7 +45,11 @@ def family_of(model: Any) -> Family:
         raise ValueError(f"{who}: emission is {spec!r}; expected one of {names}")
     if isinstance(spec, str) and spec in FLAT:
         return FLAT[spec]
-    return choose_family(spec, model.schema_, who)
+
+    def floored(family: Family) -> Family:
+        return family.replace(reg_covar=model.min_covar) if isinstance(family, Normal) else family
+
+    return choose_family(spec, model.schema_, who, floored)
 
 
 def knowing_codes(model: Any, X: Any) -> Any:

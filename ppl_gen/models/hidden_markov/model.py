@@ -56,9 +56,9 @@ class HiddenMarkovModel(StateModel):
     n_mix : int
         Components of each state's mixture, for "gmm".
     min_covar : float or None
-        Added to every variance of "gaussian" and "gmm", in squared units of the data. None adds
-        a millionth of each column's own variance, whatever its units; 0 is exact maximum
-        likelihood.
+        Added to every variance of normal emissions that are chosen by name or by "auto", in
+        squared units of the data. None adds a millionth of each column's own variance, whatever
+        its units; 0 is exact maximum likelihood.
     prior : None, "default" or dict
         The conjugate prior of "gaussian" and "gmm": see `Normal`.
     startprob_prior, transmat_prior : float or array

@@ -278,11 +278,22 @@ class StateModel(ForecastingModel):
         return self.structure_.n_free()
 
     def aic(self, X: Any, lengths: Any = None) -> float:
-        """Akaike's information criterion on X: the lower the better."""
+        """Akaike's information criterion on X: the lower the better; after EM."""
+        self._refuse_draws("aic")
         return -2.0 * self.score(X, lengths=lengths) + 2.0 * self.n_free_parameters()
 
     def bic(self, X: Any, lengths: Any = None) -> float:
-        """Schwarz's information criterion on X, with steps for observations, as hmmlearn."""
+        """Schwarz's information criterion on X, with steps for observations; after EM."""
+        self._refuse_draws("bic")
         sequences, _ = self._read_checked(X, lengths, "bic")
         steps = len(sequences.values)
         return -2.0 * self.score(X, lengths=lengths) + math.log(steps) * self.n_free_parameters()
+
+    def _refuse_draws(self, method: str) -> None:
+        check_is_fitted(self)
+        if self._n_draws > 1:
+            raise ValueError(
+                f"{self._who}.{method}: AIC and BIC are of maximum likelihood, but the model has "
+                "draws of its parameters; compare Bayesian fits by the log_prob of sequences that "
+                "were held out, as compare_components(cv=5) and leave_future_out do"
+            )
