@@ -4,6 +4,7 @@ Inside, sequences are the rows of a table, one sequence after another, and their
 whatever reads tables reads sequences: frames, categories, NaN for what is missing.
 """
 
+import reprlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -270,7 +271,7 @@ def arrange(X: Any, lengths: Any, who: str) -> tuple[Any, Arrangement]:
         if lengths is not None:
             raise ValueError(
                 f"{who}: X is a list of {len(X)} sequences, which have lengths of their own; "
-                "leave lengths out"
+                "leave lengths out, and give known states as y="
             )
         tables = [_columns(to_numpy(item)) for item in X]
         counts = np.array([len(table) for table in tables], dtype=np.intp)
@@ -294,7 +295,8 @@ def arrange(X: Any, lengths: Any, who: str) -> tuple[Any, Arrangement]:
         counts = np.atleast_1d(np.asarray(lengths))
         if counts.ndim != 1 or counts.dtype.kind not in "iu":
             raise ValueError(
-                f"{who}: lengths is {lengths!r}; expected whole numbers, one a sequence"
+                f"{who}: lengths is {reprlib.repr(lengths)}; expected whole numbers, one a "
+                "sequence; known states are given as y="
             )
         counts = counts.astype(np.intp)
         if counts.sum() != n_rows:
@@ -317,6 +319,11 @@ def _known(X: Any, who: str) -> Any:
         )
     if isinstance(X, list | tuple) and not len(X):
         raise ValueError(f"{who}: X has no sequence; expected one or more")
+    if isinstance(X, np.ndarray) and X.dtype == object and X.ndim > 1 and np.ndim(X.flat[0]):
+        raise ValueError(
+            f"{who}: X is an array of shape {X.shape} that holds arrays; expected a list of them, "
+            "one a sequence: list(X.ravel())"
+        )
     return X
 
 

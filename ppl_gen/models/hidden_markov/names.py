@@ -87,8 +87,8 @@ def from_names(family: Family, named: dict[str, Array], start: Parameters, who: 
             "components": from_names(family.family, inner, start["components"], who),
         }
         if "weights_" in named:
-            weights = np.asarray(named["weights_"], dtype=np.float64)
-            found["weights"] = probabilities(weights, start["weights"].shape, "weights_", who)
+            shape = start["weights"].shape
+            found["weights"] = probabilities(named["weights_"], shape, "weights_", who)
         return found
     found = dict(start)
     if isinstance(family, Normal):
@@ -102,7 +102,7 @@ def from_names(family: Family, named: dict[str, Array], start: Parameters, who: 
             raise ValueError(f"{who}: lambdas_ has negative rates; expected positive ones")
     if "emissionprob_" in named:
         probs = start["probs"]
-        given = np.asarray(named["emissionprob_"], dtype=np.float64)
+        given = _numbers(named["emissionprob_"], "emissionprob_", who)
         given = given[:, None] if isinstance(family, Categorical) else given
         if isinstance(family, Bernoulli):
             found["probs"] = _exactly(given, probs.shape, "emissionprob_", who)
@@ -147,7 +147,7 @@ def compact(family: Normal, covariances: Array) -> Array:
 
 
 def _factor(family: Normal, covars: Any, start: Parameters, who: str) -> Array:
-    given = np.asarray(covars, dtype=np.float64)
+    given = _numbers(covars, "covars_", who)
     n_classes, width = start["mean"].shape
     expected = start["precision_cholesky"].shape
     if given.shape == (n_classes, width, width):
@@ -183,12 +183,19 @@ def probabilities(value: Any, shape: tuple[int, ...], name: str, who: str) -> Ar
 
 
 def _exactly(value: Any, shape: tuple[int, ...], name: str, who: str) -> Array:
-    given = np.array(value, dtype=np.float64)  # a copy: what is done to theirs is not our change
+    given = _numbers(value, name, who)
     if given.shape != shape:
         raise ValueError(f"{who}: {name} has shape {given.shape}; expected {shape}")
     if not np.isfinite(given).all():
         raise ValueError(f"{who}: {name} has NaN or infinity; expected finite numbers")
     return given
+
+
+def _numbers(value: Any, name: str, who: str) -> Array:
+    try:
+        return np.array(value, dtype=np.float64)  # a copy: what is done to theirs stays theirs
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{who}: {name} is {value!r}; expected an array of numbers") from error
 
 
 def _of_components(value: Any, lead: tuple[int, int], name: str, who: str) -> Array:
