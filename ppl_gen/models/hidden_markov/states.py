@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -44,10 +45,16 @@ class StateModel(ForecastingModel):
         return arrangement.restore(self._marginals(sequences))
 
     def _marginals(self, sequences: Sequences) -> Array:
-        weights = np.repeat(self._draw_weights(sequences), sequences.lengths, axis=1)
-        total = np.zeros((len(sequences.values), self.structure_.n_states))
-        for s, weight in enumerate(weights):
-            total += weight[:, None] * self.structure_.marginals(self._draw(s), sequences)
+        return self._averaged(lambda draw: self.structure_.marginals(draw, sequences), sequences)
+
+    def _averaged(self, function: Callable[[Parameters], Array], sequences: Sequences) -> Array:
+        """Average what a function says of each step over the draws of the parameters: (N, K)."""
+        if self._n_draws == 1:
+            return function(self._draw(0))
+        total: Array = 0.0
+        for s, weights in enumerate(self._draw_weights(sequences)):
+            by_step = np.repeat(weights, sequences.lengths)[:, None]
+            total = total + by_step * function(self._draw(s))
         return total
 
     def predict(self, X: Any, lengths: Any = None) -> Any:
@@ -128,14 +135,11 @@ class StateModel(ForecastingModel):
         return arrangement.restore(self._filtered(sequences))
 
     def _filtered(self, sequences: Sequences) -> Array:
-        weights = np.repeat(self._draw_weights(sequences), sequences.lengths, axis=1)
-        total = np.zeros((len(sequences.values), self.structure_.n_states))
-        for s, weight in enumerate(weights):
-            draw = self._draw(s)
+        def steps(draw: Parameters) -> Array:
             emissions = self.structure_.emissions(draw, sequences)
-            steps = filter_steps(draw["start"], draw["transition"], emissions)
-            total += weight[:, None] * steps
-        return total
+            return filter_steps(draw["start"], draw["transition"], emissions)
+
+        return self._averaged(steps, sequences)
 
     def sample_states(
         self, X: Any, lengths: Any = None, n_draws: int = 1, random_state: Any = None
@@ -149,17 +153,6 @@ class StateModel(ForecastingModel):
             rows = np.flatnonzero(chosen == s)
             paths[rows] = self.structure_.draw_states(self._draw(int(s)), sequences, rng, len(rows))
         return [arrangement.restore(path) for path in paths]
-
-    def _choose_draws(self, sequences: Sequences, n: int, rng: np.random.Generator) -> Array:
-        """Numbers of `n` draws of the parameters, given all the sequences together: (n,)."""
-        if not (isinstance(n, int | np.integer) and n >= 1):
-            raise ValueError(f"{self._who}: n_draws is {n!r}; expected a whole number, at least 1")
-        if self._n_draws == 1:
-            return np.zeros(n, dtype=np.intp)
-        with np.errstate(divide="ignore"):
-            logs = np.log(self._draw_weights(sequences)).sum(axis=1)
-        shares = np.exp(logs - logs.max())
-        return rng.choice(self._n_draws, size=n, p=shares / shares.sum())
 
     def score_samples(self, X: Any, lengths: Any = None) -> tuple[float, Any]:
         """Return `score` and `predict_proba`, as hmmlearn does."""
