@@ -184,6 +184,17 @@ class SequenceModel(GenerativeModel):
             weights[:, new] = shares / shares.sum(axis=0)
         return weights
 
+    def _choose_draws(self, sequences: Sequences, n: int, rng: np.random.Generator) -> Array:
+        """Numbers of `n` draws of the parameters, given all the sequences together: (n,)."""
+        if not (isinstance(n, int | np.integer) and n >= 1):
+            raise ValueError(f"{self._who}: n_draws is {n!r}; expected a whole number, at least 1")
+        if self._n_draws == 1:
+            return np.zeros(n, dtype=np.intp)
+        with np.errstate(divide="ignore"):
+            logs = np.log(self._draw_weights(sequences)).sum(axis=1)
+        shares = np.exp(logs - logs.max())
+        return rng.choice(self._n_draws, size=n, p=shares / shares.sum())
+
 
 def digests(sequences: Sequences) -> Array:
     """Fingerprints of sequences, by which those that were fitted are known again: (n,).

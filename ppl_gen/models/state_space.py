@@ -342,5 +342,5 @@ class LinearGaussianStateSpace(ForecastingModel):
             arrangement.restore(
                 self._table(self.structure_.draw_missing(self._draw(int(s)), sequences, rng))
             )
-            for s in rng.integers(self._n_draws, size=n_draws)
+            for s in self._choose_draws(sequences, n_draws, rng)
         ]

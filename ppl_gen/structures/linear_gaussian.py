@@ -404,14 +404,14 @@ class LinearGaussianStates:
     def program(self) -> Program:
         """Return the model as a program, with its priors and its states integrated out.
 
-        It takes sequences ``x`` (n, T, D), padded with missing steps, or draws ``n_sequences``
-        of ``n_steps``.
+        It takes ``x`` (n, T, D), padded with NaN, or draws ``n_sequences`` of ``n_steps``.
         """
         return Program(make_program(self.fixed, self.diagonal, self.prior))
 
     def program_data(self, data: Sequences) -> dict[str, Array]:
-        """Return the sequences as the arguments of the program."""
-        return {"x": Padded.of(data).values}
+        """Return the sequences as the arguments of the program, with their number and length."""
+        longest = int(data.lengths.max())
+        return {"x": Padded.of(data).values, "n_sequences": len(data), "n_steps": longest}
 
     def parameters(self, found: dict[str, Array]) -> Parameters:
         """Return the parameters from the sites of the program; leading axes are draws."""

@@ -5,7 +5,15 @@ import pickle
 import numpy as np
 import pytest
 
-from ppl_gen import EM, Conjugate, HiddenMarkovModel, LinearAutoregression, MarkovChain, forecasts
+from ppl_gen import (
+    EM,
+    Conjugate,
+    HiddenMarkovModel,
+    LinearAutoregression,
+    LinearGaussianStateSpace,
+    MarkovChain,
+    forecasts,
+)
 
 
 def series(seed, n=4):
@@ -143,3 +151,29 @@ def test_moments_of_futures_are_those_of_all_blocks_at_once(monkeypatch):
     np.testing.assert_array_equal(
         forecasts.quantiles(draws, levels), np.quantile(draws, levels, axis=0)
     )
+
+
+def test_completions_follow_the_weights_too():
+    """One draw of the parameters explains the new sequence: no other may complete it."""
+    rng = np.random.default_rng(4)
+    X = [np.cumsum(rng.normal(size=(30, 1)), axis=0) for _ in range(2)]
+    model = LinearGaussianStateSpace(1, inference=EM(max_iter=3)).fit(X)
+    model.parameters_ = {
+        name: np.concatenate([value, value]) for name, value in model.parameters_.items()
+    }
+    model.parameters_["observation_offset"] = np.array([[0.0], [1e3]])
+    model._keep_training(model._training)
+    new = [X[0] + 1e3]
+    new[0][7] = np.nan
+    filled = np.array([done[0][7, 0] for done in model.impute(new, n_draws=20, random_state=0)])
+    weights = model._draw_weights(model._read_checked(new, None)[0])[:, 0]
+    assert weights.max() > 1.0 - 1e-12
+    assert (np.abs(filled - 1e3) < 100.0).all()
+    with pytest.raises(ValueError, match="n_draws is 0"):
+        model.impute(new, n_draws=0)
+
+
+def test_as_many_sequences_are_drawn_as_were_observed_of_linear_models_too():
+    X = [np.cumsum(np.random.default_rng(s).normal(size=(9, 1)), axis=0) for s in range(2)]
+    posterior = LinearGaussianStateSpace(1, inference=EM(max_iter=3)).fit(X).posterior_
+    assert posterior.predictive(n=5, x=None)["x"].shape == (5, 2, 9)
