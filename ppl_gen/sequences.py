@@ -18,8 +18,9 @@ from ppl_gen.data import DEVICE_ROWS, is_frame, to_numpy
 
 Array = Any
 
-#: Rows of sequences to work on at once: what is known of their states stays in the cache.
-SLICE_ROWS = 50_000
+#: Rows of sequences to work on at once: steps are too short to share among threads, and with more
+#: sequences side by side they are fewer; but what is known of all states takes room.
+SLICE_ROWS = 500_000
 #: Sequences side by side, padded to the longest, may not take more memory than this.
 MAX_PADDED_BYTES = 8 * 2**30
 

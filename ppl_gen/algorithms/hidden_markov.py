@@ -153,11 +153,13 @@ def smooth(
     evidence = run.log_evidence()
     marginals, largest = run.back()
     ahead = run.ahead
-    unsafe, redone = _unsafe(run.scale, largest, layout), []
-    if run.exit is not None and largest is not None:
+    unsafe, redone = np.empty(0, dtype=np.intp), []
+    if largest is not None:
+        unsafe = _unsafe(run.scale, largest, layout)
+    if run.exit is not None:
         joins = _unsafe_joins(transition, run.entry, run.exit, run.filtered, ahead, layout)
         unsafe = np.union1d(unsafe, joins)
-    for number in unsafe:
+    for number in unsafe.tolist():
         columns, logs = emissions.of_sequence(number)
         evidence[number], marginals[columns], counts = smooth_in_logs(start, transition, logs)
         redone.append(counts if weights is None else counts * weights[number])

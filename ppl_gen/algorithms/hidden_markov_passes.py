@@ -1,10 +1,10 @@
 """The passes forward and backward over the steps of sequences side by side.
 
-A cut sequence is run in pieces at once. Where every state may follow every other, each piece
-starts from anywhere, and again from where the one before it has ended, until it finds what it
-had found: relative differences of probabilities never grow in a step, and soon vanish (Birkhoff's
-contraction of positive matrices; Atar & Zeitouni, SIAM J. Control Optim. 35, 1997). Where they do
-not, or a state has few ways on, `hidden_markov_transfers` says where pieces start.
+A cut sequence is run in pieces at once. Each piece starts from anywhere, and again from where the
+one before it has ended, until it finds what it had found: relative differences of probabilities
+never grow in a step, and mostly soon vanish (Birkhoff's contraction of positive matrices; Atar &
+Zeitouni, SIAM J. Control Optim. 35, 1997). Where they do not, `hidden_markov_transfers` says where
+pieces start.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ppl_gen.algorithms.hidden_markov_transfers import TINY, hand_on, mixes, scaled_steps
+from ppl_gen.algorithms.hidden_markov_transfers import HARMLESS, STRIDE, TINY, hand_on, scaled_steps
 from ppl_gen.algorithms.row_chunks import chunk_rows_of, map_rows
 from ppl_gen.algorithms.side_by_side import Layout, lay_out
 
@@ -136,15 +136,15 @@ class Pass:
         self.start, self.exit = start, None
         self.entry = np.repeat(start[None], len(self.layout.lengths), axis=0)
         self.ahead = self.scaled
-        is_cut = self.layout.is_cut
-        if is_cut and mixes(transition):
-            self.entry[self.layout.place > 0] = 1.0 / len(start)
+        if not self.layout.is_cut:
             self._forward()
-            if self._join_forward():
-                self.ahead = emissions.array("ahead") if back else self.scaled
-                return
-        if is_cut:
-            self.entry, self.exit = hand_on(start, transition, self.scaled, self.layout, back=back)
+            return
+        self.entry[self.layout.place > 0] = 1.0 / len(start)
+        self._forward()
+        if self._join_forward():
+            self.ahead = emissions.array("ahead") if back else self.scaled
+            return
+        self.entry, self.exit = hand_on(start, transition, self.scaled, self.layout, back=back)
         self._forward()
 
     def _forward(self) -> None:
@@ -207,28 +207,46 @@ class Pass:
         return np.bincount(self.layout.column_sequence, logs, self.layout.n_sequences)
 
     def back(self) -> tuple[Array, Array | None]:
-        """Marginals (N, K), and the largest message of each step (N,), where it may be large."""
+        """Marginals (N, K), and the largest message of each step (N,), where one is very large.
+
+        A path is lost where its share falls below the smallest double. What comes later raises
+        a share by no more than the message, so messages say whether lost paths matter.
+        """
         marginals = self.emissions.array("marginals")
-        largest = None if mixes(self.transition) else np.empty(len(self.scaled))
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            message = np.ones_like(self.entry)
-            if self.exit is not None:
-                message = self._over_shares(self.exit, self.layout.last)
-            self._backward(message, marginals, largest)
-            if self.ahead is not self.scaled and not self._join_backward(marginals):
+            peak = np.max(self._both_ways(marginals, None))
+            if peak < HARMLESS / TINY * max(float(self.scale.min()), TINY):
+                return marginals, None
+            in_place = self.ahead is self.scaled
+            self.scaled, self.top = self.emissions.scaled()
+            self.ahead = self.scaled if in_place else self.ahead
+            largest = np.zeros(len(self.scaled))
+            self._both_ways(marginals, largest)
+        return marginals, largest
+
+    def _both_ways(self, marginals: Array, largest: Array | None) -> list[Array]:
+        """Pass back, and join the pieces; return the largest messages."""
+        message = np.ones_like(self.entry)
+        if self.exit is not None:
+            message = self._over_shares(self.exit, self.layout.last)
+        peaks = self._backward(message, marginals, largest)
+        if self.ahead is not self.scaled and self.exit is None:
+            joined, more = self._join_backward(marginals, largest)
+            peaks += more
+            if not joined:
                 self.entry, self.exit = hand_on(
                     self.start, self.transition, self.scaled, self.layout, back=True
                 )
                 message = self._over_shares(self.exit, self.layout.last)
-                self._backward(message, marginals, largest)
-        return marginals, largest
+                peaks = self._backward(message, marginals, largest)
+        return peaks
 
     def _over_shares(self, message: Array, columns: Array) -> Array:
         """Messages after steps, scaled so that posterior probabilities there sum to one."""
         return message / (message * self.filtered[columns]).sum(axis=1, keepdims=True)
 
-    def _backward(self, message: Array, marginals: Array, largest: Array | None) -> None:
-        filtered, scaled, scale = self.filtered, self.scaled, self.scale
+    def _backward(self, message: Array, marginals: Array, largest: Array | None) -> list[Array]:
+        filtered, scaled, scale, peaks = self.filtered, self.scaled, self.scale, []
         onward = np.ascontiguousarray(self.transition.T)
         starts, ahead, n_later = self.layout.starts, self.ahead[:0], 0
         for step in range(len(starts) - 2, -1, -1):
@@ -236,6 +254,9 @@ class Pass:
             np.matmul(ahead, onward, out=message[:n_later])
             here, ahead = message[: end - begin], self.ahead[begin:end]
             np.multiply(filtered[begin:end], here, out=marginals[begin:end])
+            # Messages grow where what is ahead of them was scaled, and nowhere else.
+            if n_later < end - begin or self.every[step + 1]:
+                peaks.append(here.max())
             if largest is not None:
                 np.maximum.reduce(here, axis=1, out=largest[begin:end])
             np.multiply(scaled[begin:end], here, out=ahead)
@@ -243,9 +264,11 @@ class Pass:
             if first < end - begin:
                 ahead[first:] /= scale[begin + first : end, None]
             n_later = end - begin
+        return peaks
 
-    def _join_backward(self, marginals: Array) -> bool:
+    def _join_backward(self, marginals: Array, largest: Array | None) -> tuple[bool, list[Array]]:
         """Start pieces back from what those after them begin with; tell whether all agree."""
+        peaks: list[Array] = []
         layout, starts = self.layout, np.array(self.layout.starts)
         onward = self.transition.T
         # The column of a piece's first step is its number.
@@ -256,23 +279,29 @@ class Pass:
             message = self._over_shares(self.ahead[after] @ onward, layout.last[pieces])
             while len(running):
                 columns = starts[steps] + pieces[running]
+                peaks.append(message.max())
+                if largest is not None:
+                    largest[columns] = message.max(axis=1)
                 marginals[columns] = self.filtered[columns] * message
                 now = self.scaled[columns] * message / self.scale[columns][:, None]
-                agree = _agree(now, self.ahead[columns])
+                # Looking costs as much as a step, so not at each of them.
+                agree = steps % STRIDE == 0
+                if agree.any():
+                    agree[agree] = _agree(now[agree], self.ahead[columns[agree]])
                 self.ahead[columns] = now
                 changed[running[(steps == 0) & ~agree]] = True
                 going = (steps > 0) & ~agree
                 running, steps, message = running[going], steps[going] - 1, now[going] @ onward
             if not changed.any():
-                return True
+                return True, peaks
             again = np.isin(follows, pieces[changed])
             after, pieces = follows[again], followed[again]
             if not len(pieces):
-                return True
-        return False
+                return True, peaks
+        return False, peaks
 
 
 def _agree(a: Array, b: Array) -> Array:
     """Whether all entries of rows agree, relative to their size: (m, K) -> (m,)."""
-    agreed: Array = (np.abs(a - b) <= ROUNDING * np.abs(a)).all(axis=1)
+    agreed: Array = (np.abs(a - b) <= ROUNDING * np.abs(a) + TINY).all(axis=1)
     return agreed

@@ -17,8 +17,9 @@ Array = Any
 TINY, LOWEST = np.finfo(np.float64).tiny, np.finfo(np.float64).min
 #: Posterior odds of all lost paths together that would still be harmless.
 HARMLESS = 1e-20
-#: Steps between scalings, where every state may follow every other: no share falls far in so few.
-STRIDE = 8
+#: Steps between scalings, where every state may follow every other, so that no share falls far in
+#: so few; and where that is not so.
+STRIDE, SHORT_STRIDE = 8, 4
 
 
 def mixes(transition: Array) -> bool:
@@ -28,7 +29,7 @@ def mixes(transition: Array) -> bool:
 
 def scaled_steps(transition: Array, n_steps: int) -> list[bool]:
     """Which steps are scaled: those at the end of a stride."""
-    stride = STRIDE if mixes(transition) else 1
+    stride = STRIDE if mixes(transition) else SHORT_STRIDE
     return [step % stride == stride - 1 for step in range(n_steps)]
 
 

@@ -26,9 +26,9 @@ def chunk_rows_of(n_values: int) -> int:
     Examples
     --------
     >>> chunk_rows_of(5), chunk_rows_of(100)
-    (8192, 2048)
+    (16384, 2048)
     """
-    return max(CHUNK_ROWS, 20 * CHUNK_ROWS // n_values)
+    return max(CHUNK_ROWS, 40 * CHUNK_ROWS // n_values)
 
 
 def n_threads() -> int:

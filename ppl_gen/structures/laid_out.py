@@ -7,13 +7,16 @@ from typing import Any
 import numpy as np
 
 from ppl_gen.algorithms.hidden_markov import Emissions
-from ppl_gen.algorithms.row_chunks import chunk_rows_of, map_rows
+from ppl_gen.algorithms.row_chunks import chunk_rows_of, map_rows, row_slices
 from ppl_gen.algorithms.side_by_side import Layout, lay_out
 from ppl_gen.algorithms.trees import tree_sum
 from ppl_gen.families import Family, Parameters, Statistics
 from ppl_gen.sequences import Sequences
 
 Array = Any
+
+#: States times columns below which sums over a chunk take less time than handing it to a thread.
+LIGHT_ENTRIES = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +67,11 @@ class Side:
         def count(columns: slice) -> Statistics:
             return family.statistics(parameters, self.values[columns], marginals[columns])
 
-        chunk_rows = chunk_rows_of(marginals.shape[1])
-        total: Statistics = tree_sum(map_rows(count, len(self.values), chunk_rows))
+        n_rows, n_entries = len(self.values), marginals.shape[1] * self.values.shape[1]
+        if n_entries < LIGHT_ENTRIES:
+            chunk_rows = chunk_rows_of(2 * marginals.shape[1])
+            parts = [count(columns) for columns in row_slices(n_rows, chunk_rows)]
+        else:
+            parts = map_rows(count, n_rows)
+        total: Statistics = tree_sum(parts)
         return total

@@ -37,7 +37,6 @@ def of_draws(X):
         name: np.concatenate([part.parameters_["family"][name] for part in parts]) for name in first
     }
     model.parameters_ = stacked
-    del model.last_states_  # of the one draw
     model._keep_training(model._training)
     return model
 

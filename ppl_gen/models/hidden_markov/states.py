@@ -161,9 +161,13 @@ class StateModel(ForecastingModel):
     # -- what follows ----------------------------------------------------------------------------
 
     def _keep_training(self, data: Sequences) -> None:
-        SequenceModel._keep_training(self, data)
-        if self._n_draws == 1:  # of many draws, states at the ends are found when asked for
-            self.last_states_ = self._last_states(data)
+        SequenceModel._keep_training(self, data)  # states at the ends are found when asked for
+
+    def to_tree(self) -> dict[str, Any]:
+        """Return the fitted model as plain data, a point fit with the states at the ends."""
+        if self._n_draws == 1 and self._training is not None:
+            self.last_states_ = self._fitted_states()
+        return super().to_tree()
 
     def _fitted_states(self) -> dict[str, Array]:
         if hasattr(self, "last_states_"):
