@@ -110,7 +110,11 @@ class Sequences:
     @property
     def slices(self) -> list[slice]:
         """Sequences to work on at once: many side by side, since steps follow one another."""
-        count = min(len(self), -(-len(self.values) // SLICE_ROWS))
+        return self.shares(SLICE_ROWS)
+
+    def shares(self, n_rows: int) -> list[slice]:
+        """Runs of sequences of about so many rows each."""
+        count = min(len(self), -(-len(self.values) // n_rows))
         if count == 1:
             return [slice(None)]
         # Where each share of the rows ends, whatever the lengths.
@@ -127,9 +131,9 @@ class Sequences:
         weights = None if self.weights is None else self.weights[:1]
         return Sequences(self.values[:n_rows], np.array([n_rows]), labels, weights)
 
-    def map(self, function: Callable[["Sequences"], Array]) -> Array:
+    def map(self, function: Callable[["Sequences"], Array], n_rows: int = SLICE_ROWS) -> Array:
         """Join what a function says of some of the sequences after others, on every core."""
-        with workers(self.slices) as mapped:
+        with workers(self.shares(n_rows)) as mapped:
             return np.concatenate(mapped(lambda chosen: function(self[chosen])))
 
     def blocks(self) -> Iterator["Padded"]:

@@ -21,6 +21,8 @@ Array = Any
 Parameters = dict[str, Any]
 
 ALGORITHMS = ("viterbi", "map")
+#: Rows that a thread decodes at once: steps compare all pairs of states, and are worth sharing.
+VITERBI_ROWS = 50_000
 #: Futures to draw at once.
 FUTURES = 2**18
 
@@ -111,7 +113,7 @@ class StateModel(ForecastingModel):
             scores.append(log_prob.sum())
             return path
 
-        path = sequences.map(decoded)
+        path = sequences.map(decoded, VITERBI_ROWS)
         return float(math.fsum(scores)), path
 
     def _expected_logs(self, sequences: Sequences) -> tuple[Array, Array, Emissions]:
