@@ -444,7 +444,7 @@ for n_states in (1, 8) if small else (1, 4, 8):
         covariance_type="full",
         min_covar=1.0,
         transmat_mask=np.triu(np.ones((n_states, n_states))),
-        inference=EM(max_iter=30),
+        inference=EM(max_iter=200, tol=1e-3),
         random_state=0,
     )
     table[f"columns as a sequence, {n_states} state{'s' * (n_states > 1)}"] = cross_val_score(
