@@ -151,7 +151,7 @@ def test_the_origin_of_sums_is_amid_the_data():
     [
         (GaussianMixture(2, weight_concentration=-2.0), "must be at least 0"),
         (GaussianMixture(2, dtype="banana"), "dtype is 'banana'"),
-        (GaussianMixture(2, inference=EM(tol=None)), "tol is None"),
+        (GaussianMixture(2, inference=EM(tol="small")), "tol is 'small'"),
     ],
     ids=["concentration", "dtype", "tol"],
 )

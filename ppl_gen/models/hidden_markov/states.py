@@ -163,7 +163,10 @@ class StateModel(ForecastingModel):
     # -- what follows ----------------------------------------------------------------------------
 
     def _keep_training(self, data: Sequences) -> None:
-        SequenceModel._keep_training(self, data)  # states at the ends are found when asked for
+        SequenceModel._keep_training(self, data)
+        # States at the ends are found when asked for, where the sequences are kept.
+        if self._n_draws == 1 and self._training is None:
+            self.last_states_ = self._last_states(data)
 
     def to_tree(self) -> dict[str, Any]:
         """Return the fitted model as plain data, a point fit with the states at the ends."""
