@@ -246,6 +246,8 @@ class TestObservationsThatDepend:
             with pytest.raises(ValueError, match=r"x has an observation a step.*leave_future_out"):
                 posterior.loo()
 
+    # Forty draws with noise are enough to count terms, and no posterior.
+    @pytest.mark.filterwarnings("ignore:Estimated shape parameter of Pareto:UserWarning")
     def test_whole_sequences_are_left_out(self):
         """The terms of LOO are those of sequences, and one sequence is refused."""
         rng = np.random.default_rng(0)
