@@ -1,0 +1,1 @@
+"""Bayesian networks: their conditional distributions, the files they are kept in, the model."""
