@@ -54,12 +54,12 @@ __all__ = [
 ]
 
 _PORTABLE_NAMES = """
-AsymmetricLaplace Bernoulli Beta BetaBinomial Binomial Categorical Cauchy Chi2 Delta Dirichlet
-DirichletMultinomial Exponential Family Flat FoldedDistribution Gamma GammaPoisson Geometric
-Gumbel HalfCauchy HalfNormal HiddenMarkov ImproperUniform Independent InverseGamma Kumaraswamy
-LKJ LKJCholesky Laplace LogNormal Logistic LowRankMultivariateNormal Mixture MixtureSameFamily
-Multinomial MultivariateNormal MultivariateStudentT NegativeBinomial Normal Ordered
-OrderedLogistic Pareto Poisson ProjectedNormal SoftLaplace StudentT TransformedDistribution
+AsymmetricLaplace BayesNet Bernoulli Beta BetaBinomial Binomial Categorical Cauchy Chi2 Delta
+Dirichlet DirichletMultinomial Exponential Family Flat FoldedDistribution Gamma GammaPoisson
+Geometric Gumbel HalfCauchy HalfNormal HiddenMarkov ImproperUniform Independent InverseGamma
+Kumaraswamy LKJ LKJCholesky Laplace LogNormal Logistic LowRankMultivariateNormal Mixture
+MixtureSameFamily Multinomial MultivariateNormal MultivariateStudentT NegativeBinomial Normal
+Ordered OrderedLogistic Pareto Poisson ProjectedNormal SoftLaplace StudentT TransformedDistribution
 Uniform VonMises Weibull Wishart ZeroInflatedDistribution ZeroInflatedPoisson
 """
 #: The portable core: distributions that both engines have, under one spelling of arguments.

@@ -157,6 +157,17 @@ def counting_chain(y=None, length=6):
     sample("y", dist.HiddenMarkov([1.0, 0.0], transition, dist.Poisson(rate), length), obs=y)
 
 
+@program
+def diagnosis(x=None, rows=7):
+    """A Bayesian network with a node that nobody observes, and one that is missing in places."""
+    ill = sample("ill", dist.Dirichlet([2.0, 1.0]), dims="illness")
+    test = sample("test", dist.Dirichlet(np.ones((2, 3))).to_event(1), dims=("illness", "result"))
+    pain = sample("pain", dist.Dirichlet(np.ones((3, 2, 2))).to_event(2))
+    net = dist.BayesNet([(), (0,), (1, 0)], [ill, test, pain], hidden=[0, 1], latent_node=0)
+    with plate("row", rows):
+        sample("x", net, obs=x, dims="column")
+
+
 class DiagonalNormal:
     """The protocol of families, in the fewest lines."""
 
@@ -203,6 +214,8 @@ TABLE = RNG.normal(size=(5, 3))
 TABLE[0, 1] = TABLE[3, 2] = np.nan
 SEQUENCES = RNG.normal(size=(3, 5, 2))
 SEQUENCES[0, 2, 1] = SEQUENCES[1, 3:] = np.nan
+CODES = np.stack([np.full(7, np.nan), RNG.integers(3, size=7), RNG.integers(2, size=7)], axis=1)
+CODES[2, 1] = CODES[5, 1] = np.nan
 COUNTS = np.array([7.0, 9.0, np.nan, 1.0, 0.0, 2.0])
 SIGMA = np.array([15.0, 10.0, 16.0])
 EXPOSURE = np.array([0.1, 1.0, 2.0, 0.5])
@@ -222,6 +235,7 @@ CASES = [
     Case(classes, {"x": TABLE}),
     Case(chains, {"y": SEQUENCES}),
     Case(counting_chain, {"y": COUNTS}),
+    Case(diagnosis, {"x": CODES}),
 ]
 
 

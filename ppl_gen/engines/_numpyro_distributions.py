@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, ClassVar
 
 import jax
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpyro.distributions as nd
 from jax import lax
 from numpyro.distributions import constraints
+from numpyro.util import not_jax_tracer
 
 from ppl_gen.engines.base import RandomSource
 from ppl_gen.engines.jax_arrays import JaxRandom
@@ -21,6 +23,7 @@ from ppl_gen.engines.marginal import (
     stacked_shape,
 )
 from ppl_gen.engines.marginal_chain import HiddenMarkovRules, check_chain
+from ppl_gen.engines.marginal_network import BayesNetRules, check_network, check_tables
 
 
 class _Holed(constraints.Constraint):  # type: ignore[misc]
@@ -134,6 +137,44 @@ class HiddenMarkov(HiddenMarkovRules, nd.Distribution):  # type: ignore[misc]
         return self.draw(JaxRandom(key), sample_shape)
 
 
+class BayesNet(BayesNetRules, nd.Distribution):  # type: ignore[misc]
+    __doc__ = BayesNetRules.__doc__
+    arg_constraints: ClassVar[dict[str, Any]] = {}
+    pytree_data_fields = ("tables",)
+    pytree_aux_fields = ("parents", "hidden", "latent_node", "latent")
+    support = _Holed(1, is_discrete=True)
+    ops = jax_ops
+
+    def __init__(
+        self,
+        parents: Any,
+        tables: Any,
+        hidden: Any = (),
+        latent_node: int | None = None,
+        latent: str = "z",
+        *,
+        validate_args: bool | None = None,
+    ) -> None:
+        self.parents, self.hidden = check_network(parents, tables, hidden, latent_node)
+        self.tables, self.latent_node = tuple(tables), latent_node
+        self.latent = None if latent_node is None else latent
+        super().__init__((), (len(self.parents),), validate_args=validate_args)
+
+    def validate_args(self, strict: bool = True) -> None:
+        with jax.ensure_compile_time_eval():
+            valid = self.valid_tables()
+        if not_jax_tracer(valid):
+            check_tables(valid)
+
+    def expand(self, batch_shape: tuple[int, ...]) -> BayesNet:
+        new = copy.copy(self)
+        new._batch_shape = tuple(batch_shape)
+        return new
+
+    def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Any:
+        return self.draw(JaxRandom(key), sample_shape)
+
+
 class Family(FamilyRules, nd.Distribution):  # type: ignore[misc]
     __doc__ = FamilyRules.__doc__
     arg_constraints: ClassVar[dict[str, Any]] = {}
@@ -216,6 +257,7 @@ class Flat(nd.ImproperUniform):  # type: ignore[misc]
 DISTRIBUTIONS = {
     "Mixture": Mixture,
     "HiddenMarkov": HiddenMarkov,
+    "BayesNet": BayesNet,
     "Family": Family,
     "Ordered": Ordered,
     "Flat": Flat,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any, ClassVar
 
@@ -19,6 +20,7 @@ from ppl_gen.engines.marginal import (
     stacked_shape,
 )
 from ppl_gen.engines.marginal_chain import HiddenMarkovRules, check_chain
+from ppl_gen.engines.marginal_network import BayesNetRules, check_network, check_tables
 from ppl_gen.engines.torch_arrays import TorchRandom, precision
 from ppl_gen.engines.torch_arrays import ops as torch_ops
 
@@ -144,6 +146,39 @@ class HiddenMarkov(HiddenMarkovRules, pd.TorchDistribution):  # type: ignore[mis
             return self.draw(TorchRandom(), sample_shape)
 
 
+class BayesNet(BayesNetRules, pd.TorchDistribution):  # type: ignore[misc]
+    __doc__ = BayesNetRules.__doc__
+    arg_constraints: ClassVar[dict[str, Any]] = {}
+    support = _Holed(1, is_discrete=True)
+    ops = torch_ops
+
+    def __init__(
+        self,
+        parents: Any,
+        tables: Any,
+        hidden: Any = (),
+        latent_node: int | None = None,
+        latent: str = "z",
+        validate_args: bool | None = None,
+    ) -> None:
+        self.parents, self.hidden = check_network(parents, tables, hidden, latent_node)
+        self.tables, self.latent_node = tuple(tables), latent_node
+        self.latent = None if latent_node is None else latent
+        event = torch.Size((len(self.parents),))
+        super().__init__(_SCALAR, event, validate_args=validate_args)
+        if self._validate_args:
+            check_tables(self.valid_tables())
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> BayesNet:
+        new = copy.copy(self)
+        new._batch_shape = torch.Size(batch_shape)
+        return new
+
+    def sample(self, sample_shape: Any = _SCALAR) -> Any:
+        with torch.no_grad():
+            return self.draw(TorchRandom(), sample_shape)
+
+
 class Family(FamilyRules, pd.TorchDistribution):  # type: ignore[misc]
     __doc__ = FamilyRules.__doc__
     arg_constraints: ClassVar[dict[str, Any]] = {}
@@ -241,6 +276,7 @@ class Wishart(pd.Wishart):  # type: ignore[misc]
 DISTRIBUTIONS = {
     "Mixture": Mixture,
     "HiddenMarkov": HiddenMarkov,
+    "BayesNet": BayesNet,
     "Family": Family,
     "Ordered": Ordered,
     "Flat": Flat,

@@ -11,13 +11,16 @@ from typing import Any
 import numpy as np
 
 _AS_GIVEN_NAMES = """
-dim dimension event_dim is_sparse latent length positive reinterpreted_batch_ndims sample_method
-size total_count_max validate_args event_shape batch_shape family
+dim dimension event_dim hidden is_sparse latent latent_node length parents positive
+reinterpreted_batch_ndims sample_method size total_count_max validate_args event_shape batch_shape
+family
 """
 #: Arguments of distributions that are sizes, switches or values of any dtype, not parameters.
 _AS_GIVEN = frozenset(_AS_GIVEN_NAMES.split())
 #: Integer arguments: arrays are converted, and stay integer.
 _INTEGER = frozenset({"labels", "total_count", "v"})
+#: Lists of arrays of several shapes, which are converted one by one.
+_LISTS = frozenset({"tables"})
 
 
 @functools.cache
@@ -55,10 +58,15 @@ def convert_call(
     bound = dict(zip(names, args, strict=False))
     if twice := sorted(set(bound) & set(kwargs)):
         raise TypeError(f"dist: {', '.join(twice)} given twice; expected once")
-    return {
-        name: value if name in _AS_GIVEN else _parameter(value, asarray, name in _INTEGER)
-        for name, value in {**bound, **kwargs}.items()
-    }
+    converted = {}
+    for name, value in {**bound, **kwargs}.items():
+        if name in _LISTS:
+            converted[name] = tuple(_parameter(item, asarray, integer=False) for item in value)
+        elif name in _AS_GIVEN:
+            converted[name] = value
+        else:
+            converted[name] = _parameter(value, asarray, name in _INTEGER)
+    return converted
 
 
 def _parameter(value: Any, asarray: Callable[[Any], Any], integer: bool) -> Any:

@@ -13,6 +13,7 @@ TRIL = np.array([[1.0, 0.0], [0.3, 0.9]])
 #: Arguments (numbers, lists, NumPy arrays) and a value in the support, for each portable name.
 PORTABLE = {
     "AsymmetricLaplace": ((0, 1, 2), 0.1),
+    "BayesNet": (([(), (0,)], [[0.1, 0.9], 0.8 * EYE + 0.1], [0]), [np.nan, 1]),
     "Bernoulli": ((0.1,), 1),
     "Beta": ((2, 0.1), 0.3),
     "BetaBinomial": ((2.0, 0.1, 5), 3),
