@@ -127,7 +127,7 @@ class Schema:
         return _checked(
             np.column_stack(
                 [
-                    _encode(values, column, who)
+                    encode_column(values, column, who)
                     for values, column in zip(series, self.columns, strict=True)
                 ]
             ),
@@ -254,7 +254,7 @@ def read_frame(frame: Any, who: str) -> tuple[Matrix, Schema]:
         _describe(name, values, who) for name, values in zip(frame.columns, series, strict=True)
     )
     values = np.column_stack(
-        [_encode(values, column, who) for values, column in zip(series, columns, strict=True)]
+        [encode_column(values, column, who) for values, column in zip(series, columns, strict=True)]
     )
     return _checked(values, columns, who, training=True), Schema(container, columns)
 
@@ -308,8 +308,14 @@ def is_missing(value: Any) -> bool:
     return value is None or type(value).__name__ == "NAType" or value != value
 
 
-def _encode(values: Any, column: Column, who: str) -> Matrix:
-    """Encode one column as floats: codes for categories, NaN for what is missing."""
+def encode_column(values: Any, column: Column, who: str) -> Matrix:
+    """Encode one column as floats: codes for categories, NaN for what is missing.
+
+    Raises
+    ------
+    ValueError
+        If a category is none of the column's, or numbers were expected.
+    """
     if column.kind != "category":
         try:
             listed = values.to_list() if str(values.dtype) == "object" else None
@@ -323,21 +329,37 @@ def _encode(values: Any, column: Column, who: str) -> Matrix:
                 f"{values.dtype}; give the columns that were fitted"
             ) from error
     assert column.categories is not None
+    if hasattr(values, "cat") and str(values.dtype) == "category":
+        # Each category is looked up once, not each row.
+        present, places = values.cat.categories.tolist(), values.cat.codes.to_numpy()
+        used = np.unique(places[places >= 0])
+    else:
+        present, places = _distinct(values.to_list())
+        used = np.arange(len(present))
     codes = {category: float(code) for code, category in enumerate(column.categories)}
-    encoded = np.empty(len(values))
-    for row, value in enumerate(values.to_list()):
-        if is_missing(value):
-            encoded[row] = np.nan
-            continue
-        code = codes.get(value)
+    table = np.full(len(present) + 1, np.nan)  # the last is what is missing, at place -1
+    for place in used:
+        code = codes.get(present[place])
         if code is None:
             raise ValueError(
-                f"{who}: column {column.name!r} has category {value!r}, which was not seen in "
-                f"fit; known are {', '.join(map(repr, column.categories))}; mark it missing "
-                "(None), or declare it beforehand as a pandas categorical"
+                f"{who}: column {column.name!r} has category {present[place]!r}, which was not "
+                f"seen in fit; known are {', '.join(map(repr, column.categories))}; mark it "
+                "missing (None), or declare it beforehand as a pandas categorical"
             )
-        encoded[row] = code
-    return encoded
+        table[place] = code
+    return table[places]
+
+
+def _distinct(values: list[Any]) -> tuple[list[Any], Matrix]:
+    """Return the distinct values, and the place of each among them, -1 where missing."""
+    known: dict[Any, int] = {}
+    places = np.empty(len(values), dtype=np.intp)
+    for row, value in enumerate(values):
+        if is_missing(value):
+            places[row] = -1
+        else:
+            places[row] = known.setdefault(value, len(known))
+    return list(known), places
 
 
 def _checked(values: Matrix, columns: tuple[Column, ...], who: str, *, training: bool) -> Matrix:
