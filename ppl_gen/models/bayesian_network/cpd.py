@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Array: TypeAlias = npt.NDArray[np.float64]
 #: A node, or one of its states: a string, or a number.
 Name: TypeAlias = Hashable
-States: TypeAlias = Mapping[Name, Sequence[Name]]
+States: TypeAlias = Mapping[Any, Sequence[Any]]
 
 #: Rows of a table that a notebook shows; the others are left out, as pandas does.
 SHOWN_ROWS = 100
