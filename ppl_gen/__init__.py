@@ -21,6 +21,7 @@ PUBLIC: dict[str, str] = {
     "Bernoulli": "ppl_gen.families",
     "Categorical": "ppl_gen.families",
     "Columns": "ppl_gen.families",
+    "FactorNormal": "ppl_gen.families",
     "MixtureFamily": "ppl_gen.families",
     "Multinomial": "ppl_gen.families",
     "Normal": "ppl_gen.families",

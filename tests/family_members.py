@@ -18,6 +18,7 @@ from ppl_gen.families import (
     Bernoulli,
     Categorical,
     Columns,
+    FactorNormal,
     Family,
     MixtureFamily,
     Multinomial,
@@ -113,6 +114,10 @@ MEMBERS = {
     "normal-tied": Member(Normal("tied"), normal_rows, (trapezoid,) * 3, n_free=12),
     "normal-diag": Member(Normal("diag"), normal_rows, (trapezoid,) * 3, n_free=12),
     "normal-spherical": Member(Normal("spherical"), normal_rows, (trapezoid,) * 3, n_free=8),
+    "factor-diag": Member(FactorNormal(1), normal_rows, (trapezoid,) * 3, n_free=18),
+    "factor-isotropic": Member(
+        FactorNormal(2, "isotropic"), normal_rows, (trapezoid,) * 3, n_free=18
+    ),
     "bernoulli": Member(Bernoulli(), yes_rows, (counts_to(1),) * 3, n_free=6),
     "categorical": Member(Categorical(n_categories=(2, 4, 3)), code_rows, CODES, n_free=12),
     "multinomial": Member(
@@ -147,6 +152,9 @@ MEMBERS = {
         (trapezoid,) * 3,
         n_free=2 + 36,
     ),
+    "mixture-of-factors": Member(
+        MixtureFamily(FactorNormal(1), 2), normal_rows, (trapezoid,) * 3, n_free=2 + 36
+    ),
     "mixture-of-columns": Member(
         MixtureFamily(
             Columns(
@@ -175,9 +183,10 @@ MEMBERS = {
         n_free=(2 + 8) + 2 + (4 + 12),
     ),
 }
-#: Members whose components are latent: their M-step takes an E-step before it.
-MIXED = ["mixture", "mixture-of-columns", "columns-of-mixtures"]
-PLAIN = [name for name in MEMBERS if name not in MIXED]
+#: Members with latent components or factors: their M-step takes an E-step before it.
+MIXED = ["mixture", "mixture-of-factors", "mixture-of-columns", "columns-of-mixtures"]
+FACTORS = ["factor-diag", "factor-isotropic"]
+PLAIN = [name for name in MEMBERS if name not in MIXED + FACTORS]
 COMPLETE_ONLY = [name for name, member in MEMBERS.items() if not member.takes_nan]
 TAKES_NAN = [name for name in MEMBERS if name not in COMPLETE_ONLY]
 EVERY = list(MEMBERS)
@@ -185,6 +194,8 @@ EVERY = list(MEMBERS)
 
 def prior_on(part: Family) -> Family:
     """Settings under which every family estimates a posterior mode, with nothing else added."""
+    if isinstance(part, FactorNormal):
+        return part.replace(prior="default")
     return part.replace(prior="default", reg_covar=0.0) if isinstance(part, Normal) else part
 
 

@@ -4,6 +4,7 @@ from ppl_gen.families.base import Family, Parameters, Statistics
 from ppl_gen.families.categorical import Categorical
 from ppl_gen.families.columns import Columns
 from ppl_gen.families.discrete import Bernoulli, Multinomial, Poisson
+from ppl_gen.families.factor_normal import FactorNormal
 from ppl_gen.families.mixed import MixtureFamily
 from ppl_gen.families.normal import Normal
 
@@ -12,6 +13,7 @@ __all__ = [
     "Bernoulli",
     "Categorical",
     "Columns",
+    "FactorNormal",
     "Family",
     "MixtureFamily",
     "Multinomial",

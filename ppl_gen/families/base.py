@@ -37,6 +37,8 @@ class Family:
     takes_sparse: ClassVar[bool] = False
     #: Whether entries may be missing.
     takes_nan: ClassVar[bool] = True
+    #: Settings of EM, where the family knows better ones than its defaults.
+    em_settings: ClassVar[dict[str, Any]] = {}
 
     n_columns: int | None = dataclasses.field(default=None, kw_only=True)
 

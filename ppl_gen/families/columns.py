@@ -39,6 +39,10 @@ class Columns(Family):
     def takes_sparse(self) -> bool:  # type: ignore[override]
         return len(self.parts) == 1 and self.parts[0][1].takes_sparse
 
+    @property
+    def em_settings(self) -> dict[str, Any]:  # type: ignore[override]
+        return {k: v for _, family, _ in self.parts for k, v in family.em_settings.items()}
+
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         return {"parts": self.parts, "n_columns": self.n_columns}
 

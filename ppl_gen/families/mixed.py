@@ -68,6 +68,10 @@ class MixtureFamily(Family):
         return self.family.takes_nan
 
     @property
+    def em_settings(self) -> dict[str, Any]:  # type: ignore[override]
+        return self.family.em_settings
+
+    @property
     def whole(self) -> tuple[bool, ...]:
         return self.family.whole
 

@@ -200,6 +200,11 @@ class LatentClass:
         """Which columns hold whole numbers: counts, codes, yes or no."""
         return self.family.whole
 
+    @property
+    def em_settings(self) -> dict[str, Any]:
+        """Settings of EM, where the family knows better ones than its defaults."""
+        return self.family.em_settings
+
     def with_prior(self) -> "LatentClass":
         """Return the structure with the default prior where it has none, for EM."""
         family = self.family.with_settings(lambda part: part.with_prior())

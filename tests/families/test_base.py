@@ -30,6 +30,7 @@ from ppl_gen.families import (
     Bernoulli,
     Categorical,
     Columns,
+    FactorNormal,
     Family,
     MixtureFamily,
     Multinomial,
@@ -254,6 +255,7 @@ def test_terms_by_column_sum_to_the_density(name, missing):
     c = case(name, missing=missing)
     dependent = any(
         (isinstance(part, Normal) and part.covariance_type in ("full", "tied"))
+        or isinstance(part, FactorNormal)
         or (isinstance(part, MixtureFamily) and part.n_columns > 1)
         for part in parts_of(c.family)
     )
