@@ -1,5 +1,6 @@
 """Which array library computes, and constants that lie beside its arrays."""
 
+import math
 from typing import Any
 
 import array_api_compat
@@ -39,3 +40,34 @@ def beside(x: Array, values: Any) -> Array:
     """
     xp = array_namespace(x)
     return xp.asarray(values, dtype=x.dtype, device=array_api_compat.device(x))
+
+
+def integers_beside(x: Array, values: Any) -> Array:
+    """Return whole numbers as an array of the library and device of `x`.
+
+    Examples
+    --------
+    >>> integers_beside(np.ones(2), [1, 2])
+    array([1, 2])
+    """
+    xp = array_namespace(x)
+    return xp.asarray(values, dtype=xp.int64, device=array_api_compat.device(x))
+
+
+def chosen(table: Array, codes: Array) -> Array:
+    """Return the entries of a table (*sizes, ...) at codes (n, len(sizes)): (n, ...).
+
+    Examples
+    --------
+    >>> chosen(np.array([[1, 2], [3, 4]]), np.array([[0, 1], [1, 0]]))
+    array([2, 3])
+    """
+    xp = array_namespace(table, codes)
+    n_axes = codes.shape[1]
+    sizes, rest = table.shape[:n_axes], table.shape[n_axes:]
+    if n_axes == 0:
+        return xp.broadcast_to(table, (codes.shape[0], *rest))
+    place = codes[:, 0]
+    for axis in range(1, n_axes):
+        place = place * sizes[axis] + codes[:, axis]
+    return xp.take(xp.reshape(table, (math.prod(sizes), *rest)), place, axis=0)
