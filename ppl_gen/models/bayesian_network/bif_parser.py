@@ -24,7 +24,7 @@ _QUOTED = r'"[^"\n]*"'
 _LIST = rf'(?:{_QUOTED}|[^"{{}}();])*+'
 _COMMENT = re.compile(
     rf"""{_QUOTED}
-    | (?<![^\s{{}};])property\b(?!\s*+[{{}},|)])(?>{_QUOTED}|[^;])*+;
+    | (?<![^\s{{}};])property\b(?!\s*+[{{}},|)])(?>{_QUOTED}|[^;])*+;?
     | (?P<comment>//[^\n]*+|/\*(?s:.*?\*/)?)""",
     re.VERBOSE,
 )
@@ -355,12 +355,11 @@ def _names(text: str, count: int | None) -> list[str]:
 
 
 def _rounding(tokens: Sequence[str]) -> float:
-    """How far from one the sum of numbers may be because each was rounded as it was printed."""
-    units = []
-    for token in tokens:
-        digits, _, power = token.lower().partition("e")
-        units.append((int(power or 0) - len(digits.partition(".")[2]), bool(power)))
-    # Trailing zeros are often left out: the longest number tells the digits of all without power.
-    finest = min((unit for unit, scientific in units if not scientific), default=0)
-    powers = [max(min(unit if scientific else finest, 0), -300) for unit, scientific in units]
-    return min(0.5 * sum(10.0**power for power in powers) * (1.0 + 1e-6), ROUNDED)
+    """How far from one the sum of numbers may be because each was rounded as it was printed.
+
+    Trailing zeros are often left out, so the number with the most digits tells those of them all.
+    """
+    digits = [re.split("[eE]", token)[0].replace(".", "").lstrip("+-0") for token in tokens]
+    largest = math.floor(math.log10(max(map(float, tokens))))
+    unit = 10.0 ** (largest - max(map(len, digits)) + 1)
+    return min(0.5 * unit * len(tokens) * (1.0 + 1e-6), ROUNDED)
