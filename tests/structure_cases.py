@@ -21,6 +21,14 @@ def random_codes(rng, n_rows, sizes):
     return np.column_stack(columns).astype(float)
 
 
+def mixed_rows(rng, n_rows):
+    """Two discrete columns, and two continuous ones that lean on them."""
+    d = random_codes(rng, n_rows, [2, 3])
+    x = rng.normal(d[:, 0], 1.0 + d[:, 1])
+    y = 3.0 + x * (d[:, 1] - 1.0) + rng.normal(size=n_rows)
+    return np.column_stack([d, x, y]), [2, 3, 0, 0]
+
+
 def random_parents(rng, n_nodes, chance=0.5):
     """Draw a directed acyclic graph, as the parents of each node."""
     rank = rng.permutation(n_nodes)

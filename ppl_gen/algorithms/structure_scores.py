@@ -45,10 +45,12 @@ class Score(Protocol):
     """What a score makes of counts; both functions are elementwise and zero at a count of zero.
 
     `cells` is how many counts there are in all, seen or not, and `size` the number of states of the
-    node. ``gaussian`` tells whether continuous nodes can be scored.
+    node. ``gaussian`` tells whether continuous nodes can be scored, and ``equivalent`` that the two
+    functions are one, so that graphs with the same independences have the same score.
     """
 
     gaussian: bool
+    equivalent: bool
 
     def family(self, counts: Floats, cells: Any) -> Floats:
         """Terms of the counts of a family."""
@@ -68,6 +70,7 @@ class Likelihood:
     """Log likelihood at its maximum: what mutual information is made of."""
 
     gaussian = True
+    equivalent = True
 
     def family(self, counts: Floats, cells: Any) -> Floats:
         """N log N."""
@@ -112,6 +115,7 @@ class BDeu:
 
     equivalent_sample_size: float = 10.0
     gaussian = False
+    equivalent = True
 
     def family(self, counts: Floats, cells: Any) -> Floats:
         """Log rising factorial of a / cells."""
@@ -132,6 +136,7 @@ class K2:
     """Log marginal likelihood, Dirichlet priors of concentration one."""
 
     gaussian = False
+    equivalent = False
 
     def family(self, counts: Floats, cells: Any) -> Floats:
         """Log N!."""
@@ -180,7 +185,7 @@ class LocalScores:
     >>> values = np.array([[0, 1], [1, 0], [1, 1], [0, 0]], float)
     >>> scores = LocalScores(values, [2, 2], BDeu(10.0))
     >>> round(scores.local(0, [1]), 3), round(scores.local(0, []), 3)
-    (-2.846, -2.846)
+    (-3.137, -2.948)
     """
 
     def __init__(

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import gammaln
 from scipy.stats import multivariate_normal, norm
-from structure_cases import is_acyclic, random_codes, random_parents
+from structure_cases import is_acyclic, mixed_rows, random_codes, random_parents
 
 from ppl_gen.algorithms.structure_scores import AIC, BIC, K2, BDeu, Likelihood, LocalScores
 
@@ -177,14 +177,6 @@ def test_gaussian_scores_are_those_of_the_joint_normal():
     normal = multivariate_normal(values.mean(axis=0), np.cov(values.T, ddof=0))
     found = scores.sum([[], [0], [0, 1], [0, 1, 2]])
     np.testing.assert_allclose(found, normal.logpdf(values).sum(), rtol=1e-7)
-
-
-def mixed_rows(rng, n_rows):
-    """Two discrete columns, and two continuous ones that lean on them."""
-    d = random_codes(rng, n_rows, [2, 3])
-    x = rng.normal(d[:, 0], 1.0 + d[:, 1])
-    y = 3.0 + x * (d[:, 1] - 1.0) + rng.normal(size=n_rows)
-    return np.column_stack([d, x, y]), [2, 3, 0, 0]
 
 
 def test_conditional_gaussian_scores_are_regressions_by_configuration():
