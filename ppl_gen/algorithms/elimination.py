@@ -187,7 +187,7 @@ def cost_of(cliques: Iterable[Scope], sizes: Sizes) -> Cost:
     return Cost(width, largest, total)
 
 
-class _Step(NamedTuple):
+class Step(NamedTuple):
     """One variable summed out: the slots of the factors that meet at it, and their variables."""
 
     variable: int
@@ -195,9 +195,9 @@ class _Step(NamedTuple):
     clique: Scope
 
 
-def _simulate(
+def eliminate(
     scopes: Sequence[Scope], order: Sequence[int]
-) -> tuple[list[_Step], list[int], list[Scope]]:
+) -> tuple[list[Step], list[int], list[Scope]]:
     """Return the steps of an order, the slots left at its end, and the scopes of all slots.
 
     The product of each step takes the next slot after those of the factors given.
@@ -213,7 +213,7 @@ def _simulate(
         if not met[i]:
             continue  # in no factor
         clique = union([all_scopes[slot] for slot in met[i]])
-        steps.append(_Step(v, met[i], clique))
+        steps.append(Step(v, met[i], clique))
         left = tuple([u for u in clique if u != v])
         met[min([position.get(u, end) for u in left], default=end)].append(len(all_scopes))
         all_scopes.append(left)
@@ -228,7 +228,7 @@ def elimination_cost(scopes: Sequence[Scope], sizes: Sizes, order: Sequence[int]
     >>> elimination_cost([(0, 1), (1, 2)], sizes=[2, 3, 4], order=[0, 1])
     Cost(width=1, largest=12, total=22)
     """
-    steps, left, all_scopes = _simulate(scopes, order)
+    steps, left, all_scopes = eliminate(scopes, order)
     return cost_of([step.clique for step in steps] + [union(all_scopes[s] for s in left)], sizes)
 
 
@@ -290,7 +290,7 @@ class Elimination:
             added = [()]  # the empty product is one
         self.constants = [np.ones([sizes[v] for v in scope]) for scope in added]
         self.all_scopes = self.scopes + added
-        self.steps, self.left, _ = _simulate(self.all_scopes, self.order)
+        self.steps, self.left, _ = eliminate(self.all_scopes, self.order)
         self.cost = cost_of([*(step.clique for step in self.steps), self.targets], sizes)
         self._plans: dict[tuple[bool, ...], Products] = {}
 
@@ -382,7 +382,7 @@ def maximising_order(
     ([1], [0, 2])
     """
     sums = elimination_order(scopes, sizes, targets, heuristic)
-    _, left, all_scopes = _simulate(scopes, sums)
+    _, left, all_scopes = eliminate(scopes, sums)
     return sums, elimination_order([all_scopes[slot] for slot in left], sizes, (), heuristic)
 
 
@@ -428,7 +428,7 @@ def maximise(
     """
     n = batch_size(scopes, tables, "maximise")
     sums, maxima = maximising_order(scopes, sizes, targets, heuristic)
-    steps, left, all_scopes = _simulate(scopes, sums + maxima)
+    steps, left, all_scopes = eliminate(scopes, sums + maxima)
     logs = [as_logs(scope, t) for scope, t in zip(scopes, tables, strict=True)]
     best: list[tuple[int, Scope, Array]] = []
     for step in steps:

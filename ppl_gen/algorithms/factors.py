@@ -277,6 +277,62 @@ class Products:
         return values[-1].copy() if alone and values[-1].base is not None else values[-1]
 
 
+class Sums:
+    """Products of factors summed down, each compiled when first asked for.
+
+    Tables have their batch axis last, or none. :class:`LogSums` and :class:`LogMaxima` do the same
+    in logarithms, where every table has the batch axis, of length one where it has no batch.
+    """
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        self.sizes = sizes
+        self.made: dict[tuple[Any, ...], Products] = {}
+
+    def contract(self, scopes: tuple[Scope, ...], tables: Sequence[Array], out: Scope) -> Array:
+        """Return the product of some factors, whose union holds ``out``, summed down to it."""
+        batched = tuple([t.ndim > len(scope) for scope, t in zip(scopes, tables, strict=True)])
+        key = (scopes, out, batched)
+        products = self.made.get(key)
+        if products is None:
+            products = Products(scopes, self.sizes, batched)
+            products.append(range(len(scopes)), out)
+            self.made[key] = products
+        return products.run(tables)
+
+    @staticmethod
+    def divide(product: Array, factor: Array) -> Array:
+        """Return the product without a factor of it; zero where the factor is."""
+        nonzero = np.where(factor == 0.0, 1.0, factor)
+        return product / (nonzero if nonzero.ndim == product.ndim else nonzero[..., None])
+
+
+class LogSums:
+    """:class:`Sums` in logarithms: nothing underflows."""
+
+    def contract(self, scopes: tuple[Scope, ...], tables: Sequence[Array], out: Scope) -> Array:
+        """Return the log of the product, summed down to ``out``."""
+        summed = tuple(v for v in union(scopes) if v not in out)
+        logs = log_product(scopes, tables, summed + out)
+        return self._reduce(logs, tuple(range(len(summed)))) if summed else logs
+
+    @staticmethod
+    def _reduce(logs: Array, axes: tuple[int, ...]) -> Array:
+        return log_sum_exp(logs, axes)
+
+    @staticmethod
+    def divide(product: Array, factor: Array) -> Array:
+        """Return the log of the product without a factor of it; what is impossible stays so."""
+        return product - np.where(factor == -np.inf, 0.0, factor)
+
+
+class LogMaxima(LogSums):
+    """Products of factors in logarithms, maximised over what is not in the result."""
+
+    @staticmethod
+    def _reduce(logs: Array, axes: tuple[int, ...]) -> Array:
+        return logs.max(axis=axes)
+
+
 def as_logs(scope: Scope, table: Array) -> Array:
     """Return the logarithms of a table, with the batch axis last: of length one where it has none.
 
