@@ -115,6 +115,11 @@ class Schema:
         """Names of the columns; their places, where they have none."""
         return [place if c.name is None else c.name for place, c in enumerate(self.columns)]
 
+    def take(self, names: list[Any]) -> "Schema":
+        """Return the schema of some of the columns, in this order."""
+        columns = dict(zip(self.names, self.columns, strict=True))
+        return Schema(self.container, tuple(columns[name] for name in names))
+
     def encode(self, frame: Any, who: str) -> Matrix:
         """Turn another frame of the same columns into a matrix.
 
@@ -347,10 +352,11 @@ def encode_column(values: Any, column: Column, who: str) -> Matrix:
                 "missing (None), or declare it beforehand as a pandas categorical"
             )
         table[place] = code
-    return table[places]
+    encoded: Matrix = table[places]
+    return encoded
 
 
-def _distinct(values: list[Any]) -> tuple[list[Any], Matrix]:
+def _distinct(values: list[Any]) -> tuple[list[Any], npt.NDArray[np.intp]]:
     """Return the distinct values, and the place of each among them, -1 where missing."""
     known: dict[Any, int] = {}
     places = np.empty(len(values), dtype=np.intp)

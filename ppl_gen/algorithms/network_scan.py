@@ -28,7 +28,7 @@ Scope = tuple[int, ...]
 Factor = tuple[Scope, Array]
 
 #: Stands for log 0. Exponentials of it are zero, and sums of millions of it are finite.
-_IMPOSSIBLE = -1e30
+IMPOSSIBLE = -1e30
 #: Entries of the largest table of messages, over all rows, that are taken on: 2 GiB of float64.
 MAX_ENTRIES = 2**28
 
@@ -190,7 +190,7 @@ def _collect(
     if complete:
         chosen = _gathered(ops, [scopes[v] for v in complete], sizes, logs, codes)
         total = total + ops.sum(chosen, axis=1)
-    total = ops.where(ops.all(whole == filled, axis=1), total, _IMPOSSIBLE)
+    total = ops.where(ops.all(whole == filled, axis=1), total, IMPOSSIBLE)
     if always := [v for v in range(len(sizes)) if v not in hidden]:
         absent = ops.any(ops.take(missing, ops.asarray(np.array(always)), axis=1), axis=1)
         total = ops.where(absent, float("nan"), total)
@@ -202,24 +202,44 @@ def _collect(
     ]
     for v in hidden:
         same = codes[:, v : v + 1] == ops.arange(sizes[v])
-        told = ops.where(missing[:, v : v + 1] | same, 0.0, _IMPOSSIBLE)
+        told = ops.where(missing[:, v : v + 1] | same, 0.0, IMPOSSIBLE)
         factors.append(((v,), ops.astype(told, total.dtype)))
-    plan = _plan(tuple(scope for scope, _ in factors), sizes, keep)
-    for v, cells in plan:
-        if value.shape[0] * cells > MAX_ENTRIES:
-            raise ValueError(
-                f"BayesNet: to sum over node {v} takes a table of {cells:,} entries for each of "
-                f"{value.shape[0]:,} rows; expected at most {MAX_ENTRIES:,} in all; take fewer "
-                "rows at a time (batch_size), or fewer hidden nodes"
-            )
-        near = [factor for factor in factors if v in factor[0]]
-        scope = tuple({u for each, _ in near for u in each} - {v})
-        summed = _log_sum(ops, _sum_of(ops, near, (*scope, v), sizes))
-        factors = [factor for factor in factors if v not in factor[0]] + [(scope, summed)]
     total = ops.reshape(total, (-1, *(1 for _ in keep)))
     if factors:
-        total = total + _sum_of(ops, factors, keep, sizes)
-    return ops.where(total < 0.1 * _IMPOSSIBLE, -float("inf"), total)
+        total = total + sum_out(ops, factors, sizes, keep)
+    return ops.where(total < 0.1 * IMPOSSIBLE, -float("inf"), total)
+
+
+def sum_out(ops: Any, factors: Sequence[Factor], sizes: Sequence[int], keep: Scope) -> Array:
+    """Sum all nodes but `keep` out of a product of factors: logarithms (n, *sizes of keep).
+
+    Parameters
+    ----------
+    ops : namespace
+    factors : sequence of (scope, array (n or 1, *sizes of the scope))
+        Logarithms, with `IMPOSSIBLE` for log 0.
+    sizes : sequence of int
+    keep : tuple of int
+
+    Raises
+    ------
+    ValueError
+        If a table takes more than `MAX_ENTRIES` numbers.
+    """
+    n_rows = max(table.shape[0] for _, table in factors)
+    left = list(factors)
+    for v, cells in _plan(tuple(scope for scope, _ in left), tuple(sizes), keep):
+        if n_rows * cells > MAX_ENTRIES:
+            raise ValueError(
+                f"BayesNet: to sum over node {v} takes a table of {cells:,} entries for each of "
+                f"{n_rows:,} rows; expected at most {MAX_ENTRIES:,} in all; take fewer "
+                "rows at a time (batch_size), or fewer hidden nodes"
+            )
+        near = [factor for factor in left if v in factor[0]]
+        scope = tuple({u for each, _ in near for u in each} - {v})
+        summed = _log_sum(ops, _sum_of(ops, near, (*scope, v), sizes))
+        left = [factor for factor in left if v not in factor[0]] + [(scope, summed)]
+    return _sum_of(ops, left, keep, sizes)
 
 
 def _sizes(tables: Sequence[Array]) -> tuple[int, ...]:
@@ -229,7 +249,7 @@ def _sizes(tables: Sequence[Array]) -> tuple[int, ...]:
 def _logarithm(ops: Any, table: Array) -> Array:
     """Logarithms with no gradient at the zeros."""
     zero = table == 0
-    return ops.where(zero, _IMPOSSIBLE, ops.log(ops.where(zero, 1.0, table)))
+    return ops.where(zero, IMPOSSIBLE, ops.log(ops.where(zero, 1.0, table)))
 
 
 def _stopped(ops: Any, x: Array) -> Array:
@@ -278,7 +298,7 @@ def _reduced(
     return tuple(scope[axis] for axis in left), table
 
 
-def _sum_of(ops: Any, factors: Sequence[Factor], scope: Scope, sizes: Scope) -> Array:
+def _sum_of(ops: Any, factors: Sequence[Factor], scope: Scope, sizes: Sequence[int]) -> Array:
     """Add factors with their axes in the order of `scope`; (n or 1, *sizes) by broadcasting."""
     aligned = []
     for own, table in factors:

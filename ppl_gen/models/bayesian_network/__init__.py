@@ -1,1 +1,5 @@
-"""Bayesian networks: their conditional distributions, the files they are kept in, the model."""
+"""Bayesian networks: exact inference, learning, causes, files."""
+
+from ppl_gen.models.bayesian_network.model import BayesianNetwork
+
+__all__ = ["BayesianNetwork"]

@@ -1,0 +1,306 @@
+"""From a graph, tables and rows to a network: what the arguments of `BayesianNetwork` mean."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ppl_gen.models.bayesian_network.cpd import ConditionalDistribution
+from ppl_gen.models.bayesian_network.cpds import LinearGaussianCPD, SoftmaxCPD, TabularCPD
+from ppl_gen.structures.bayesian_network import Network
+from ppl_gen.structures.network_conditionals import (
+    LinearGaussian,
+    NodeConditional,
+    Tabular,
+)
+from ppl_gen.structures.softmax_conditional import Softmax
+
+if TYPE_CHECKING:
+    import networkx as nx
+
+Array = Any
+CPDs = dict[Any, ConditionalDistribution]
+States = dict[Any, tuple[Any, ...] | None]
+
+WHO = "BayesianNetwork"
+
+
+def as_graph(graph: Any) -> "nx.DiGraph":
+    """Return a directed acyclic graph from a graph, or from pairs (parent, child).
+
+    Raises
+    ------
+    ValueError
+        If it is undirected, has no node, or goes round in a circle, which is named.
+    TypeError
+        If it is neither.
+    """
+    import networkx as nx
+
+    if isinstance(graph, nx.Graph):
+        if not graph.is_directed() or graph.is_multigraph():
+            raise ValueError(
+                f"{WHO}: the graph is a {type(graph).__name__}; expected a networkx.DiGraph, whose "
+                "arcs run from parent to child"
+            )
+        made = nx.DiGraph(graph)
+    else:
+        try:
+            pairs = [tuple(pair) for pair in graph]
+            made = nx.DiGraph(pairs)
+        except (TypeError, nx.NetworkXError) as error:
+            raise TypeError(
+                f"{WHO}: graph is a {type(graph).__name__}; expected a networkx.DiGraph, a list of "
+                "pairs (parent, child), or a learner such as HillClimb()"
+            ) from error
+    if not made.nodes:
+        raise ValueError(f"{WHO}: the graph has no node")
+    refuse_cycle(made)
+    return made
+
+
+def refuse_cycle(graph: "nx.DiGraph") -> None:
+    """Raise ValueError if a graph goes round in a circle."""
+    import networkx as nx
+
+    if not nx.is_directed_acyclic_graph(graph):
+        circle = [arc[0] for arc in nx.find_cycle(graph)]
+        shown = " -> ".join(map(str, [*circle, circle[0]]))
+        raise ValueError(
+            f"{WHO}: the graph goes round in a circle: {shown}; remove one of its arcs"
+        )
+
+
+def read_cpds(
+    cpds: Mapping[Any, Any] | Iterable[ConditionalDistribution],
+    graph: "nx.DiGraph | None",
+    states: Mapping[Any, Sequence[Any]] | None,
+) -> tuple["nx.DiGraph", CPDs]:
+    """Check conditional distributions against each other and the graph, which they may imply.
+
+    Raises
+    ------
+    ValueError
+        If nodes, parents or states do not fit.
+    """
+    import networkx as nx
+
+    if not isinstance(cpds, Mapping):
+        cpds = {cpd.node: cpd for cpd in cpds}
+    if graph is None:
+        loose = [name for name, cpd in cpds.items() if not isinstance(cpd, ConditionalDistribution)]
+        if loose:
+            raise ValueError(
+                f"{WHO}: the table of {loose[0]!r} is an array, which does not name its parents; "
+                "give the graph too, or a TabularCPD"
+            )
+        graph = nx.DiGraph()
+        graph.add_nodes_from(cpds)
+        graph.add_edges_from((parent, name) for name, cpd in cpds.items() for parent in cpd.parents)
+        refuse_cycle(graph)
+    unknown = [name for name in cpds if name not in graph]
+    if unknown:
+        raise ValueError(
+            f"{WHO}: cpds has {unknown}, which are no nodes of the graph; it has {list(graph)}"
+        )
+    declared = {name: tuple(given) for name, given in (states or {}).items()}
+    for name, cpd in cpds.items():
+        if isinstance(cpd, TabularCPD | SoftmaxCPD):
+            declared.setdefault(name, cpd.states[cpd.node])
+    made: CPDs = {}
+    for name, cpd in cpds.items():
+        parents = tuple(graph.predecessors(name))
+        if not isinstance(cpd, ConditionalDistribution):
+            known = {n: declared[n] for n in (*parents, name) if n in declared}
+            cpd = TabularCPD(name, cpd, parents, known)
+        if cpd.node != name:
+            raise ValueError(f"{WHO}: cpds[{name!r}] is that of {cpd.node!r}")
+        if set(cpd.parents) != set(parents):
+            raise ValueError(
+                f"{WHO}: the parents of {name!r} are {list(cpd.parents)} in its distribution, but "
+                f"{list(parents)} in the graph"
+            )
+        made[name] = cpd
+    for name, cpd in made.items():
+        for other, own in cpd.states.items():
+            there = declared.get(other)
+            if other in made and isinstance(made[other], LinearGaussianCPD):
+                raise ValueError(
+                    f"{WHO}: {other!r} is a number, but the distribution of {name!r} gives it "
+                    f"states; leave them out, and {other!r} is a regressor"
+                )
+            if there is not None and tuple(own) != there:
+                raise ValueError(
+                    f"{WHO}: the states of {other!r} are {list(own)} in the distribution of "
+                    f"{name!r}, but {list(there)} in its own"
+                )
+        for parent in cpd.continuous_parents:
+            if parent in declared:
+                raise ValueError(
+                    f"{WHO}: {parent!r} has states, but is a number in the distribution of "
+                    f"{name!r}; give that one its states"
+                )
+    return graph, made
+
+
+def network_of_cpds(graph: "nx.DiGraph", cpds: CPDs, max_cells: int) -> Network:
+    """Return the network that distributions for all nodes make."""
+    names = list(graph)
+    place = {name: v for v, name in enumerate(names)}
+    conditionals: list[NodeConditional] = []
+    for name in names:
+        cpd = cpds[name]
+        numbers = cpd.continuous_parents
+        settings: dict[str, Any] = {
+            "node": place[name],
+            "parents": tuple(place[p] for p in cpd.discrete_parents),
+            "sizes": cpd.sizes,
+        }
+        if isinstance(cpd, TabularCPD):
+            conditionals.append(Tabular(**settings | {"sizes": (*cpd.sizes, cpd.size)}))
+            continue
+        settings["regressors"] = tuple(place[p] for p in numbers)
+        width = len(numbers)
+        if isinstance(cpd, LinearGaussianCPD):
+            origin, scale = np.zeros(width + 1), np.ones(width + 1)
+            conditionals.append(LinearGaussian(**settings, origin=origin, scale=scale))
+        else:
+            origin, scale = np.zeros(width), np.ones(width)
+            settings["sizes"] = (*cpd.sizes, cpd.size)
+            conditionals.append(Softmax(**settings, origin=origin, scale=scale))
+    return Network(
+        names=tuple(names),
+        states=tuple(cpds[n].states[n] if cpds[n].size else None for n in names),
+        conditionals=tuple(conditionals),
+        parents=tuple(tuple(place[p] for p in cpds[n].parents) for n in names),
+        max_cells=max_cells,
+    )
+
+
+def network_of_rows(
+    graph: "nx.DiGraph", states: States, x: Array, prior: Any, max_cells: int
+) -> Network:
+    """Return the network that rows (n, V) are to be fitted by.
+
+    Parameters
+    ----------
+    graph : networkx.DiGraph
+    states : dict
+        Of each node; None of numbers.
+    x : (n, V)
+        In the order of the graph's nodes; NaN where missing.
+    prior : None, str, number or BDeu
+        See `BayesianNetwork`.
+    max_cells : int
+    """
+    names = list(graph)
+    place = {name: v for v, name in enumerate(names)}
+    missing = np.isnan(x)
+    shown = ~missing.all(axis=0)
+    origin, scale = np.zeros(len(names)), np.ones(len(names))
+    if shown.any():
+        origin[shown] = np.nanmean(x[:, shown], axis=0)
+        scale[shown] = np.nanvar(x[:, shown], axis=0)
+    scale = np.where(scale > 0.0, scale, 1.0)  # a constant column has no units
+    conditionals: list[NodeConditional] = []
+    for name in names:
+        parents = list(graph.predecessors(name))
+        discrete = [p for p in parents if states[p] is not None]
+        numbers = tuple(place[p] for p in parents if states[p] is None)
+        sizes = tuple(len(states[p] or ()) for p in discrete)
+        own = states[name]
+        settings: dict[str, Any] = {
+            "node": place[name],
+            "parents": tuple(place[p] for p in discrete),
+        }
+        if own is None:
+            columns = [*numbers, place[name]]
+            conditionals.append(
+                LinearGaussian(
+                    **settings,
+                    sizes=sizes,
+                    regressors=numbers,
+                    origin=origin[columns],
+                    scale=scale[columns],
+                )
+            )
+        elif numbers:
+            columns = list(numbers)
+            conditionals.append(
+                Softmax(
+                    **settings,
+                    sizes=(*sizes, len(own)),
+                    regressors=numbers,
+                    origin=origin[columns],
+                    scale=scale[columns],
+                )
+            )
+        else:
+            shape = (*sizes, len(own))
+            conditionals.append(
+                Tabular(**settings, sizes=shape, pseudocount=pseudocount(prior, shape))
+            )
+    return Network(
+        names=tuple(names),
+        states=tuple(states[name] for name in names),
+        conditionals=tuple(conditionals),
+        parents=tuple(tuple(place[p] for p in graph.predecessors(name)) for name in names),
+        hidden=tuple(int(v) for v in np.flatnonzero(missing.any(axis=0))),
+        max_cells=max_cells,
+    )
+
+
+def pseudocount(prior: Any, shape: tuple[int, ...]) -> Array | None:
+    """Prior count of each cell of a table; None where there is no prior.
+
+    Raises
+    ------
+    ValueError
+        If the prior is none that there is.
+    """
+    if prior is None:
+        return None
+    size = prior
+    if isinstance(prior, str):
+        if prior not in ("bdeu", "k2"):
+            raise ValueError(
+                f"{WHO}: prior is {prior!r}; expected None, 'bdeu', 'k2', BDeu(...), or a number, "
+                "the prior count of every cell"
+            )
+        size = 10.0 / np.prod(shape) if prior == "bdeu" else 1.0
+    elif hasattr(prior, "equivalent_sample_size"):
+        size = prior.equivalent_sample_size / np.prod(shape)
+    if isinstance(size, bool) or not isinstance(size, int | float | np.number) or not size > 0.0:
+        raise ValueError(
+            f"{WHO}: prior is {prior!r}; expected None, 'bdeu', 'k2', BDeu(...), or a positive "
+            "number, the prior count of every cell"
+        )
+    return np.full(shape, float(size))
+
+
+def cpds_of(network: Network, parameters: dict[str, Any]) -> CPDs:
+    """Return the conditional distributions of a network with its parameters."""
+    cpds: CPDs = {}
+    for v, (name, conditional) in enumerate(zip(network.names, network.conditionals, strict=True)):
+        family = (*network.parents[v], v)
+        states = {network.names[u]: network.states[u] or () for u in family if network.sizes[u]}
+        parents = [network.names[p] for p in network.parents[v]]
+        own = parameters[str(v)]
+        if isinstance(conditional, Tabular):
+            # What is averaged over draws sums to one but for rounding.
+            cpds[name] = TabularCPD(name, own["table"], parents, states, tolerance=np.inf)
+        else:
+            kind: Any = {"linear_gaussian": LinearGaussianCPD, "softmax": SoftmaxCPD}
+            cpds[name] = kind[conditional.kind](name, **own, parents=parents, states=states)
+    return cpds
+
+
+def graph_of(network: Network) -> "nx.DiGraph":
+    """Return the graph of a network, with nodes and parents in their order."""
+    import networkx as nx
+
+    graph = nx.DiGraph()
+    graph.add_nodes_from(network.names)
+    for v, parents in enumerate(network.parents):
+        graph.add_edges_from((network.names[p], network.names[v]) for p in parents)
+    return graph

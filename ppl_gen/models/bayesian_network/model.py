@@ -1,0 +1,431 @@
+"""The Bayesian network as an estimator: fitted, asked, drawn from, kept."""
+
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted, column_or_1d
+
+from ppl_gen.algorithms.trees import tree_map
+from ppl_gen.data import Rows, is_frame, to_numpy
+from ppl_gen.inference.base import InferenceMethod
+from ppl_gen.inference.conjugate import Conjugate
+from ppl_gen.inference.em import EM
+from ppl_gen.models.bayesian_network import reading
+from ppl_gen.models.bayesian_network.bif import read_bif, write_bif
+from ppl_gen.models.bayesian_network.building import (
+    as_graph,
+    cpds_of,
+    graph_of,
+    network_of_cpds,
+    network_of_rows,
+    read_cpds,
+)
+from ppl_gen.models.bayesian_network.cpd import ConditionalDistribution
+from ppl_gen.models.bayesian_network.cpds import cpd_from_tree
+from ppl_gen.models.bayesian_network.queries import Queries
+from ppl_gen.models.bayesian_network.rows import NetworkRows
+from ppl_gen.structures.bayesian_network import MAX_CELLS, Network
+
+if TYPE_CHECKING:
+    import networkx as nx
+
+Array = Any
+Parameters = dict[str, Any]
+
+
+class BayesianNetwork(NetworkRows, Queries):
+    """A Bayesian network: a directed acyclic graph, and each node's distribution given its parents.
+
+    Nodes are categories, with a table, or a softmax where a parent is a number; or numbers, with a
+    normal distribution that is linear in the parents that are numbers, for each state of those that
+    are not.
+
+    Parameters
+    ----------
+    graph : networkx.DiGraph, list of (parent, child), learner or None
+        A learner (`ChowLiu`, `TreeAugmented`, `HillClimb`, `ExactSearch`) finds the graph in
+        :meth:`fit`. None takes that of `cpds`.
+    cpds : dict of node to TabularCPD, LinearGaussianCPD, SoftmaxCPD or array, optional
+        With one for each node the network needs no fit; in a fit they are where EM starts.
+    states : dict of node to sequence (or a number of states), optional
+        States of hidden nodes, which no column shows; of columns of numbers that are codes; and the
+        order of any. Otherwise those of a column's categories. Numbers without are continuous.
+    prior : None, "bdeu", "k2", BDeu or float
+        Prior count of every cell of a table, of a Dirichlet: of a float or "k2" (one) the same for
+        all, of "bdeu" such that each table has 10 (`BDeu` says another number). None is maximum
+        likelihood under EM, and Dirichlet(1) for posteriors. Point estimates add the prior counts
+        to the rows': the mean of the posterior.
+    target : name, optional
+        The node that :meth:`predict`, :meth:`predict_proba` and `y` are about.
+    inference : str, EM, Conjugate, SVI, NUTS or None
+        By default EM, which for complete rows is one pass. "conjugate" draws from the posterior
+        itself, of complete rows.
+    max_cells : int
+        Cells of the largest table that exact inference may make; past it, it is refused with the
+        figure.
+    random_state : int, RandomState or None
+    device : str
+        For SVI and NUTS: "auto", "cpu", "cuda" or "cuda:1".
+    dtype : str or None
+        Float type of SVI and NUTS; by default float64.
+
+    Attributes
+    ----------
+    graph_ : networkx.DiGraph
+    cpds_ : dict of node to its distribution
+        At the posterior means, after a Bayesian fit.
+    states_ : dict of node to tuple, or None of numbers
+    parameters_ : dict of arrays
+        With a leading axis of draws: one, after EM.
+    posterior_ : Posterior
+    classes_ : (C,)
+        States of the target.
+    n_iter_, converged_, lower_bound_, history_
+        Of the last EM fit.
+
+    Notes
+    -----
+    Inference is exact: Lauritzen & Spiegelhalter (JRSS B 50, 1988) for states, Lauritzen (JASA 87,
+    1992) with numbers among them.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from ppl_gen import BayesianNetwork
+    >>> frame = pd.DataFrame({
+    ...     "rain": ["no", "no", "no", "yes", "no", "yes"],
+    ...     "grass": ["dry", "dry", "wet", "wet", "dry", "wet"],
+    ... })
+    >>> network = BayesianNetwork([("rain", "grass")], prior=1.0).fit(frame)
+    >>> network.query("rain", {"grass": "wet"})
+    rain
+    no     0.384615
+    yes    0.615385
+    Name: probability, dtype: float64
+    """
+
+    methods: ClassVar[tuple[str, ...]] = ("em", "conjugate", "svi", "nuts")
+    structure_kind: ClassVar[Any] = Network
+
+    structure_: Network
+
+    def __init__(
+        self,
+        graph: Any = None,
+        cpds: Mapping[Any, Any] | None = None,
+        *,
+        states: Mapping[Any, Any] | None = None,
+        prior: Any = None,
+        target: Any = None,
+        inference: str | InferenceMethod | None = None,
+        max_cells: int = MAX_CELLS,
+        random_state: Any = None,
+        device: str = "auto",
+        dtype: str | None = None,
+    ) -> None:
+        self.graph = graph
+        self.cpds = cpds
+        self.states = states
+        self.prior = prior
+        self.target = target
+        self.inference = inference
+        self.max_cells = max_cells
+        self.random_state = random_state
+        self.device = device
+        self.dtype = dtype
+        self._plans: dict[Any, Any] = {}
+        if cpds is not None or not self._is_learner:
+            self._take_cpds()
+
+    @property
+    def _is_learner(self) -> bool:
+        return self.graph is None or hasattr(self.graph, "learn_codes")
+
+    def _take_cpds(self) -> None:
+        """Check the graph and the distributions; those of all nodes are a fit."""
+        graph = None if self._is_learner else as_graph(self.graph)
+        if self.cpds is None:
+            return
+        graph, cpds = read_cpds(self.cpds, graph, reading.declared_states(self.states))
+        if len(cpds) < len(graph):
+            return
+        network = network_of_cpds(graph, cpds, self.max_cells)
+        self._set(network, {str(v): cpds[n].parameters for v, n in enumerate(network.names)})
+
+    def _set(self, network: Network, parameters: Parameters) -> None:
+        """Take a network with its one set of parameters as the fit."""
+        self.structure_ = network
+        self.parameters_ = tree_map(lambda leaf: np.asarray(leaf)[None], parameters)
+        self.schema_ = reading.schema_of_network(network)
+        self._posterior: Any = None
+        self._training: Any = None
+        self._publish()
+
+    def _publish(self) -> None:
+        self._plans = {}
+        if self.target is not None:
+            states = self.states_.get(self.target)
+            if states is None:
+                raise ValueError(
+                    f"{self._who}: target is {self.target!r}; expected a node with states, of "
+                    f"{[name for name, own in self.states_.items() if own]}"
+                )
+            self.classes_ = np.array(states)
+
+    # -- what it is ----------------------------------------------------------------------------
+
+    @property
+    def graph_(self) -> "nx.DiGraph":
+        """The graph, with nodes and parents in their order."""
+        check_is_fitted(self)
+        return graph_of(self.structure_)
+
+    @property
+    def states_(self) -> dict[Any, tuple[Any, ...] | None]:
+        """States of each node; None of numbers."""
+        check_is_fitted(self)
+        return dict(zip(self.structure_.names, self.structure_.states, strict=True))
+
+    @property
+    def cpds_(self) -> dict[Any, ConditionalDistribution]:
+        """Each node's distribution given its parents."""
+        check_is_fitted(self)
+        return cpds_of(self.structure_, self._means())
+
+    @classmethod
+    def from_bif(cls, path: Any, **settings: Any) -> Self:
+        """Return the network of a BIF file, with its nodes and states in the file's order.
+
+        Parameters
+        ----------
+        path : path, open file, or the text itself
+            May be compressed by gzip.
+        **settings
+            Of the network.
+
+        Raises
+        ------
+        ValueError
+            If the file is malformed, with the number of the line.
+        """
+        return cls(cpds=read_bif(path), **settings)
+
+    def to_bif(self, path: Any, name: str | None = None) -> None:
+        """Write the network to a BIF file; reading it gives the same numbers again.
+
+        Raises
+        ------
+        ValueError
+            If a node is a number, which the format has no words for.
+        """
+        write_bif(self.cpds_, path, **({} if name is None else {"name": name}))
+
+    # -- fitting -------------------------------------------------------------------------------
+
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
+        """Fit the distributions, and find the graph where a learner is asked to.
+
+        Parameters
+        ----------
+        X : table of (n, D)
+            Columns are nodes, by name; nodes of the graph that are no columns are hidden. Arrays
+            have the nodes in the graph's order. NaN (None, of states) is missing.
+        y : (n,), optional
+            States of the `target`, where X does not have it.
+        sample_weight : (n,) or None
+            Weights of the rows, for EM.
+
+        Returns
+        -------
+        self
+        """
+        method = self._resolved_method()
+        X = self._with_target(X, y)
+        declared = reading.declared_states(self.states)
+        rows = self._read_rows(X, sample_weight, None)
+        schema, values = reading.declared_schema(self.schema_, rows.values, declared)
+        states = declared | {
+            name: declared.get(name, reading.states_of_column(column))
+            for name, column in zip(schema.names, schema.columns, strict=True)
+        }
+        rng = self._rng()
+        graph = self._graph_of(schema.names, values, states, rows.weights, rng)
+        unseen = [name for name in graph if name not in states]
+        if unseen:
+            raise ValueError(
+                f"{self._who}.fit: X has no column {unseen[0]!r}; its columns are {schema.names}. "
+                f"If the node is hidden, declare its states: states={{{unseen[0]!r}: [...]}}"
+            )
+        strange = [name for name in schema.names if name not in graph]
+        if strange:
+            raise ValueError(
+                f"{self._who}.fit: X has columns {strange} that are no nodes of the graph "
+                f"({list(graph)}); drop them, or add the nodes"
+            )
+        x = np.full((len(rows), len(graph)), np.nan)
+        for v, name in enumerate(graph):
+            if name in schema.names:
+                x[:, v] = values[:, schema.names.index(name)]
+        network = network_of_rows(graph, states, x, self.prior, self.max_cells)
+        data = Rows(x, rows.weights)
+        network.check(x)
+        if isinstance(method, Conjugate):
+            self._check_conjugate(network, data)
+        self._warn_constant(x, ~np.asarray(network.whole))
+        self.schema_ = schema
+        self._fit_structure(network, data, method)
+        return self
+
+    def _with_target(self, X: Any, y: Any) -> Any:
+        X = to_numpy(X)
+        if y is None or self.target is None:
+            return X
+        if not is_frame(X):
+            raise TypeError(
+                f"{self._who}.fit: y holds the states of {self.target!r}, beside which the columns "
+                "of X need names; give a DataFrame"
+            )
+        if self.target in list(X.columns):
+            raise ValueError(
+                f"{self._who}.fit: {self.target!r} is a column of X, and y is given too; drop one"
+            )
+        if type(X).__module__.startswith("polars"):
+            import polars
+
+            return X.with_columns(polars.Series(self.target, y))
+        if not hasattr(y, "iloc"):
+            y = column_or_1d(y)
+        import pandas as pd
+
+        return X.assign(**{self.target: pd.Series(y, dtype=getattr(y, "dtype", None)).array})
+
+    def _graph_of(
+        self,
+        names: list[Any],
+        values: Array,
+        states: Mapping[Any, Any],
+        weights: Array | None,
+        rng: np.random.Generator,
+    ) -> "nx.DiGraph":
+        """Return the graph that was given, implied by the distributions, or is learned."""
+        if not self._is_learner:
+            return as_graph(self.graph)
+        if self.graph is None:
+            if self.cpds is None:
+                raise ValueError(
+                    f"{self._who}.fit: there is no graph; give a networkx.DiGraph, a list of "
+                    "(parent, child), or a learner such as HillClimb()"
+                )
+            return read_cpds(self.cpds, None, reading.declared_states(self.states))[0]
+        sizes = [0 if states[name] is None else len(states[name]) for name in names]
+        settings = {}
+        if hasattr(self.graph, "target") and self.graph.target is None:
+            settings["target"] = self.target
+        learned = self.graph.learn_codes(values, names, sizes, weights, rng, **settings)
+        return as_graph(learned)
+
+    def _check_conjugate(self, network: Network, data: Rows) -> None:
+        if np.isnan(data.values).any():
+            v = int(np.flatnonzero(np.isnan(data.values).any(axis=0))[0])
+            raise ValueError(
+                f"{self._who}.fit: {network.names[v]!r} is missing in some rows, and the posterior "
+                "is conjugate for complete rows only; use EM, NUTS or SVI"
+            )
+        softmax = [network.names[c.node] for c in network.conditionals if c.kind == "softmax"]
+        if softmax:
+            raise ValueError(
+                f"{self._who}.fit: {softmax} have a softmax, which has no conjugate prior; use "
+                "NUTS or SVI"
+            )
+
+    def _fit_em(
+        self,
+        structure: Network,
+        data: Rows,
+        method: EM,
+        rng: np.random.Generator,
+        device: str,
+        start: Any,
+    ) -> None:
+        if method.engine not in ("auto", "numpy"):
+            raise ValueError(
+                f"{self._who}.fit: EM's engine is {method.engine!r}; networks have 'numpy'"
+            )
+        if not structure.is_one_pass(data):
+            # Tables differ in shape by node: small steps, which are quickest on the CPU.
+            super()._fit_em(structure, data, method, rng, "cpu", start)
+            return
+        method.check()
+        statistics = structure.complete_statistics(data)
+        parameters = structure.m_step(statistics)
+        self.parameters_ = tree_map(lambda leaf: np.asarray(leaf)[None], parameters)
+        log_likelihood = structure.log_likelihood(parameters, statistics)
+        penalty = structure.penalty(parameters, statistics)
+        self.n_iter_, self.converged_ = 1, True
+        self.lower_bound_ = log_likelihood / data.total_weight
+        self.history_ = np.array([(log_likelihood - penalty) / data.total_weight])
+        self._posterior = None
+
+    def _start(self, structure: Network, data: Rows, rng: np.random.Generator) -> Any:
+        if self.cpds is None or structure.is_one_pass(data):
+            return None
+        _, cpds = read_cpds(self.cpds, graph_of(structure), reading.declared_states(self.states))
+        given = {str(structure.names.index(name)): cpd for name, cpd in cpds.items()}
+
+        def start(random: np.random.Generator) -> Parameters:
+            parameters = structure.initialize(data, random, "kmeans")
+            for v, cpd in given.items():
+                own = structure.conditionals[int(v)]
+                order = tuple(structure.names[p] for p in structure.parents[int(v)])
+                if own.kind == cpd.kind and cpd.parents == order:
+                    parameters[v] = cpd.parameters
+            return parameters
+
+        if len(given) == len(structure.names):
+            return start(rng)
+        return start
+
+    def _coords(self, structure: Network) -> dict[str, list[Any]]:
+        return structure.coords(list(structure.names))
+
+    def _mode(self, structure: Network, data: Rows, rng: np.random.Generator) -> dict[str, Array]:
+        with_prior = structure.with_prior()
+        if with_prior.is_one_pass(data):
+            return with_prior.sites(with_prior.m_step(with_prior.complete_statistics(data)))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            return super()._mode(structure, data, rng)
+
+    # -- keeping -------------------------------------------------------------------------------
+
+    def to_tree(self) -> dict[str, Any]:
+        """Return the fitted model, less its posterior's diagnostics, as plain data."""
+        tree = super().to_tree()
+        params = tree["params"]
+        if not self._is_learner:
+            graph = as_graph(self.graph)
+            params["graph"] = {"nodes": list(graph.nodes), "edges": [list(e) for e in graph.edges]}
+        if self.cpds is not None:
+            _, cpds = read_cpds(self.cpds, self.graph_, reading.declared_states(self.states))
+            params["cpds"] = [cpd.to_tree() for cpd in cpds.values()]
+        return tree
+
+    @classmethod
+    def from_tree(cls, tree: dict[str, Any]) -> Self:
+        """Return the fitted model that :meth:`to_tree` gave."""
+        import networkx as nx
+
+        params = dict(tree["params"])
+        if isinstance(params["graph"], dict):
+            graph = nx.DiGraph()
+            graph.add_nodes_from(params["graph"]["nodes"])
+            graph.add_edges_from(params["graph"]["edges"])
+            params["graph"] = graph
+        if params["cpds"] is not None:
+            made = [cpd_from_tree(cpd) for cpd in params["cpds"]]
+            params["cpds"] = {cpd.node: cpd for cpd in made}
+        model = super().from_tree(tree | {"params": params})
+        model._publish()
+        return model

@@ -1,0 +1,215 @@
+"""Rows of a table through a network: scored, completed, classified, drawn."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from ppl_gen.data import is_frame, to_numpy
+from ppl_gen.estimator import GenerativeModel
+from ppl_gen.models.bayesian_network import reading
+from ppl_gen.structures.bayesian_network import Network
+from ppl_gen.structures.network_completion import draw_missing, fill
+
+Array = Any
+
+
+class NetworkRows(GenerativeModel):
+    """What a network says of tables, whose columns are matched to nodes by their names."""
+
+    structure_: Network
+    target: Any
+
+    def _encode(self, X: Any) -> Array:
+        x = reading.encode(self.structure_, self.schema_, to_numpy(X))
+        self.structure_.check(x)
+        return x
+
+    def _log_evidence_by_draw(self, x: Array) -> Array:
+        """Log density of rows under every draw: (S, n)."""
+        draws = (self._draw(s) for s in range(self._n_draws))
+        return np.stack([self.structure_.log_evidence(draw, x) for draw in draws])
+
+    def log_prob(self, X: Any) -> Array:
+        """Log probability (density, of numbers) of each row, in nats.
+
+        Parameters
+        ----------
+        X : table of (n, D)
+            Columns are matched by name. What is missing, or no column, is summed out.
+
+        Returns
+        -------
+        (n,) array
+            After a Bayesian fit, the log posterior predictive density.
+        """
+        check_is_fitted(self)
+        each = self._log_evidence_by_draw(self._encode(X))
+        return each[0] if len(each) == 1 else np.logaddexp.reduce(each) - np.log(len(each))
+
+    def score_samples(self, X: Any) -> Array:
+        """Return :meth:`log_prob`, by scikit-learn's name."""
+        return self.log_prob(X)
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Mean log density of the rows; with `y`, the share of them that :meth:`predict` finds."""
+        if y is None:
+            return float(self.log_prob(X).mean())
+        return float((self.predict(X) == np.asarray(y)).mean())
+
+    def aic(self, X: Any) -> float:
+        """Akaike's information criterion on X: the lower the better."""
+        return -2.0 * float(self.log_prob(X).sum()) + 2.0 * self.structure_.n_free()
+
+    def bic(self, X: Any) -> float:
+        """Schwarz's information criterion on X: the lower the better."""
+        log_prob = self.log_prob(X)
+        return -2.0 * float(log_prob.sum()) + math.log(len(log_prob)) * self.structure_.n_free()
+
+    def predict_proba(self, X: Any, node: Any = None) -> Array:
+        """Probability of each state of a node, for each row: (n, K), in the order of `states_`.
+
+        Parameters
+        ----------
+        X : table of (n, D)
+            What it shows of the node itself is left out.
+        node : name, optional
+            By default the `target`; or else the one node with states that X does not have.
+        """
+        check_is_fitted(self)
+        v = self._node_asked(X, node, "predict_proba")
+        x = self._encode(X)
+        x[:, v] = np.nan
+        self.structure_.check(x, [v])
+        shares = np.zeros((len(x), self.structure_.sizes[v]))
+        n_draws = self._n_draws
+        logs = self._log_evidence_by_draw(x) if n_draws > 1 else np.zeros((1, len(x)))
+        weights = np.exp(logs - logs.max(axis=0))
+        weights /= weights.sum(axis=0)
+        for s in range(n_draws):
+            shares += weights[s][:, None] * self.structure_.probabilities(self._draw(s), x, v)
+        total = shares.sum(axis=1, keepdims=True)
+        if (total == 0.0).any():
+            row = int(np.flatnonzero(total[:, 0] == 0.0)[0])
+            raise ValueError(
+                f"{self._who}.predict_proba: row {row} has probability zero under the network; "
+                "check it, or give the tables a prior (prior='bdeu')"
+            )
+        return shares / total
+
+    def predict_log_proba(self, X: Any, node: Any = None) -> Array:
+        """Logarithms of :meth:`predict_proba`."""
+        with np.errstate(divide="ignore"):
+            return np.log(self.predict_proba(X, node))
+
+    def predict(self, X: Any, nodes: Any = None) -> Any:
+        """Likeliest state of a node for each row: (n,); of a list of nodes, a DataFrame.
+
+        Each node by itself: see :meth:`map_query` for what is likeliest together.
+        """
+        check_is_fitted(self)
+        if isinstance(nodes, Sequence) and not isinstance(nodes, str):
+            import pandas as pd
+
+            index = X.index if hasattr(X, "index") else None
+            return pd.DataFrame({node: self.predict(X, node) for node in nodes}, index=index)
+        v = self._node_asked(X, nodes, "predict")
+        name = self.structure_.names[v]
+        best = self.predict_proba(X, name).argmax(axis=1)
+        return np.array(self.structure_.states[v])[best]
+
+    def _node_asked(self, X: Any, node: Any, asker: str) -> int:
+        network = self.structure_
+        if node is None:
+            node = self.target
+        if node is None:
+            shown = list(X.columns) if is_frame(X) else self.schema_.names
+            absent = [network.names[v] for v in network.discrete if network.names[v] not in shown]
+            if len(absent) != 1:
+                raise ValueError(
+                    f"{self._who}.{asker}: the nodes {absent or 'of X'} could be meant; say which "
+                    f"by node=, or set target"
+                )
+            node = absent[0]
+        v = reading.place_of(network, node)
+        if not network.sizes[v]:
+            raise ValueError(f"{self._who}.{asker}: {node!r} is a number; use impute, or query")
+        return v
+
+    # -- drawing -------------------------------------------------------------------------------
+
+    def sample(
+        self, n_samples: int = 1, random_state: Any = None, *, return_latent: bool = False
+    ) -> Any:
+        """Draw new rows, in the columns and dtypes of the table that was fitted.
+
+        Parameters
+        ----------
+        n_samples : int
+        random_state : int or None
+        return_latent : bool
+            Return hidden nodes, which the table does not have, too.
+
+        Returns
+        -------
+        table of (n_samples, D), or the table and the hidden node (n_samples,) or nodes (a frame)
+        """
+        check_is_fitted(self)
+        if n_samples < 1:
+            raise ValueError(f"{self._who}.sample: n_samples is {n_samples}; it must be at least 1")
+        rng = self._rng() if random_state is None else np.random.default_rng(random_state)
+        network = self.structure_
+        chosen = rng.integers(self._n_draws, size=n_samples)
+        values = np.empty((n_samples, network.n_columns))
+        for s in np.unique(chosen):
+            rows = np.flatnonzero(chosen == s)
+            values[rows] = network.draw_rows(self._draw(int(s)), len(rows), rng)
+        table = reading.decode(network, self.schema_, values)
+        return (table, self._hidden(values)) if return_latent else table
+
+    def _hidden(self, values: Array) -> Any:
+        network = self.structure_
+        shown = self.schema_.names
+        columns = {}
+        for v, name in enumerate(network.names):
+            if name not in shown:
+                states, column = network.states[v], values[:, v]
+                columns[name] = column if states is None else np.array(states)[column.astype(int)]
+        if len(columns) == 1:
+            return next(iter(columns.values()))
+        import pandas as pd
+
+        return pd.DataFrame(columns, index=range(len(values)))
+
+    def impute(self, X: Any, n_draws: int | None = None, random_state: Any = None) -> Any:
+        """Fill in what is missing.
+
+        Parameters
+        ----------
+        X : table of (n, D)
+            NaN (None, of states) is filled; the rest stays.
+        n_draws : int or None
+            None fills with conditional means, and likeliest states; a number gives as many
+            completed tables, each a joint draw given what is observed (multiple imputation).
+        random_state : int or None
+
+        Returns
+        -------
+        table of (n, D), or a list of `n_draws` tables
+        """
+        check_is_fitted(self)
+        x, network = self._encode(X), self.structure_
+        shown = list(X.columns) if is_frame(X) else self.schema_.names
+        schema = self.schema_.take(shown)
+        if n_draws is None:
+            chosen = np.linspace(0, self._n_draws - 1, min(self._n_draws, 100)).astype(int)
+            filled = fill(network, [self._draw(int(s)) for s in chosen], x)
+            return reading.decode(network, schema, filled)
+        rng = self._rng() if random_state is None else np.random.default_rng(random_state)
+        tables = []
+        for s in rng.integers(self._n_draws, size=n_draws):
+            completed = draw_missing(network, self._draw(int(s)), x, rng)
+            tables.append(reading.decode(network, schema, completed))
+        return tables

@@ -1,0 +1,95 @@
+"""The density of rows of a network with numbers, in any array library, with gradients.
+
+Which columns may be missing is static, the network's `hidden`: sums run over these nodes only.
+"""
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ppl_gen.algorithms.arrays import array_namespace, chosen, integers_beside
+from ppl_gen.algorithms.network_scan import IMPOSSIBLE, Factor, sum_out
+from ppl_gen.structures.network_conditionals import Tabular
+
+if TYPE_CHECKING:
+    from ppl_gen.structures.bayesian_network import Network
+
+Array = Any
+Parameters = dict[str, Any]
+Scope = tuple[int, ...]
+
+
+def log_density(network: "Network", parameters: Parameters, x: Array) -> Array:
+    """Log density of what each row (n, V) shows, in nats: (n,)."""
+    xp = array_namespace(x)
+    missing = xp.isnan(x)
+    filled = xp.where(missing, xp.zeros_like(x), x)
+    codes = xp.astype(filled, xp.int64)
+    opened = tuple(v for v in network.hidden if network.sizes[v])
+    gaps = [group for group in network.groups if set(group.nodes) & set(network.hidden)]
+    inside = {v for group in gaps for v in group.nodes}
+    total = xp.zeros_like(x[:, 0])
+    factors: list[Factor] = []
+    for scope, table in _factors(network, parameters, filled, missing, inside):
+        left, cut = _cut(scope, table, codes, opened)
+        if left:
+            factors.append((left, cut))
+        else:
+            total = total + cut
+    for group in gaps:
+        log_prob = group.family.log_prob(group.joint(parameters), _columns(x, group.nodes))
+        table = xp.reshape(log_prob, (x.shape[0], *group.sizes))
+        left, cut = _cut(group.boundary, table, codes, opened)
+        factors.append((left, cut))
+    for v in opened:
+        same = codes[:, v : v + 1] == integers_beside(x, np.arange(network.sizes[v]))
+        zero = xp.zeros_like(x[:, :1])
+        factors.append(((v,), xp.where(missing[:, v : v + 1] | same, zero, zero + IMPOSSIBLE)))
+    if factors:
+        total = total + sum_out(xp, factors, network.sizes, ())
+    return total
+
+
+def _factors(
+    network: "Network", parameters: Parameters, filled: Array, missing: Array, inside: set[int]
+) -> Any:
+    """Yield scopes and log tables: (*sizes), or (n, *sizes) where numbers matter."""
+    xp = array_namespace(filled)
+    for v, conditional in enumerate(network.conditionals):
+        if v in inside:
+            continue
+        table = conditional.log_table(parameters[str(v)], filled)
+        if isinstance(conditional, Tabular):
+            yield conditional.scope, xp.where(table < IMPOSSIBLE, IMPOSSIBLE + 0.0 * table, table)
+            continue
+        loose = [u for u in conditional.numbers if u in network.hidden]
+        if loose:  # nothing is known below: any distribution sums to one
+            unknown = xp.any(xp.stack([missing[:, u] for u in loose], axis=1), axis=1)
+            unknown = xp.reshape(unknown, (-1, *(1 for _ in conditional.scope)))
+            flat = xp.zeros_like(table) - math.log(table.shape[-1])
+            table = xp.where(unknown, flat, table)
+        yield conditional.scope, table
+
+
+def _cut(scope: Scope, table: Array, codes: Array, opened: Scope) -> tuple[Scope, Array]:
+    """Cut a log table at the codes of the nodes that are observed: (n, *sizes of the others)."""
+    xp = array_namespace(codes)
+    batched = table.ndim - len(scope)
+    seen = [axis for axis, v in enumerate(scope) if v not in opened]
+    left = [axis for axis, v in enumerate(scope) if v in opened]
+    if not seen:
+        return scope, table if batched else table[None]
+    table = xp.permute_dims(
+        table, (*range(batched), *(a + batched for a in seen), *(a + batched for a in left))
+    )
+    own = xp.stack([codes[:, scope[axis]] for axis in seen], axis=1)
+    if batched:
+        rows = integers_beside(codes, np.arange(table.shape[0]))
+        own = xp.concat([rows[:, None], own], axis=1)
+    return tuple(scope[axis] for axis in left), chosen(table, own)
+
+
+def _columns(x: Array, nodes: Scope) -> Array:
+    xp = array_namespace(x)
+    return xp.stack([x[:, v] for v in nodes], axis=1)

@@ -1,0 +1,276 @@
+"""What rows of evidence say of the nodes that they leave open: a network, exactly.
+
+Every conditional is a factor over discrete nodes, cut at the codes that a row has: of a tabular
+node its table; of others their density at the row's numbers. Numbers that are missing are
+integrated out of their group first (see ``gaussian_groups``). What is left open meets in a
+junction tree.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ppl_gen.algorithms.arrays import chosen
+from ppl_gen.algorithms.elimination import Elimination
+from ppl_gen.algorithms.junction_tree import Beliefs, JunctionTree
+from ppl_gen.algorithms.normal import conditional
+from ppl_gen.engines.random_source import NumPyRandom
+from ppl_gen.structures.gaussian_groups import GaussianGroup
+from ppl_gen.structures.network_conditionals import NodeConditional, Tabular
+
+if TYPE_CHECKING:
+    from ppl_gen.structures.bayesian_network import Network
+
+Array = Any
+Parameters = dict[str, Any]
+
+
+class NetworkEvidence:
+    """Rows whose numbers are missing in the same groups, under one set of parameters.
+
+    Parameters
+    ----------
+    network : Network
+    parameters : dict or None
+        None of complete rows that are only to be counted.
+    x : (n, V)
+        Codes and numbers, NaN where missing.
+    likelihoods : dict of int to (size,) or (n, size), optional
+        Soft evidence on discrete nodes.
+
+    Attributes
+    ----------
+    log_evidence : (n,)
+        Log density of what is observed, in nats.
+    open : tuple of int
+        Discrete nodes that are missing in some row.
+    """
+
+    def __init__(
+        self,
+        network: "Network",
+        parameters: Parameters | None,
+        x: Array,
+        likelihoods: dict[int, Array] | None = None,
+    ) -> None:
+        self.network, self.x = network, x
+        missing = np.isnan(x)
+        self.codes = np.where(missing, 0.0, x).astype(np.int64)
+        self.open = tuple(v for v in network.discrete if missing[:, v].any())
+        self.gaps = tuple(
+            g for g, group in enumerate(network.groups) if missing[:, group.nodes].any()
+        )
+        self.tree: JunctionTree | None = None
+        self.beliefs: Beliefs | None = None
+        if parameters is None:  # complete rows are counted as they are
+            return
+        self.parameters = parameters
+        self._joints = {g: network.groups[g].joint(parameters) for g in self.gaps}
+        scopes: list[tuple[int, ...]] = []
+        tables: list[Array] = []
+        self._log_scale = np.zeros(len(x))
+        for scope, table in self._factors():
+            left, cut = self._cut(scope, table)
+            if left:
+                scopes.append(left)
+                tables.append(cut)
+            else:
+                with np.errstate(divide="ignore"):
+                    self._log_scale += np.log(cut)
+        for v in self.open:
+            seen = ~missing[:, v]
+            if seen.any():
+                indicator = np.ones((len(x), network.sizes[v]))
+                indicator[seen] = self.codes[seen, v, None] == np.arange(network.sizes[v])
+                scopes.append((v,))
+                tables.append(indicator)
+        for v, likelihood in (likelihoods or {}).items():
+            if v in self.open:
+                scopes.append((v,))
+                tables.append(np.asarray(likelihood))
+            else:
+                weights = np.broadcast_to(likelihood, (len(x), network.sizes[v]))
+                with np.errstate(divide="ignore"):
+                    self._log_scale += np.log(weights[np.arange(len(x)), self.codes[:, v]])
+        self._tables = tables
+        self.log_evidence = self._log_scale
+        if self.open:
+            self.tree = network.tree(tuple(scopes))
+            self.beliefs = self.tree.propagate(tables)
+            self.log_evidence = self._log_scale + self.beliefs.log_evidence
+
+    def _factors(self) -> Iterator[tuple[tuple[int, ...], Array]]:
+        """Yield scopes and tables: (*sizes), or (n, *sizes) less what goes to the log scale."""
+        network = self.network
+        inside = {v for g in self.gaps for v in network.groups[g].nodes}
+        for v, own in enumerate(network.conditionals):
+            if isinstance(own, Tabular):
+                yield own.scope, self.parameters[str(v)]["table"]
+            elif v not in inside:
+                x, known = self.numbers_of(own)
+                log_table = own.log_table(self.parameters[str(v)], x)
+                if not known.all():  # nothing is known below: any distribution sums to one
+                    log_table[~known] = -np.log(log_table.shape[-1])
+                yield own.scope, self._scaled(log_table)
+        for g, joint in self._joints.items():
+            group = network.groups[g]
+            log_prob = group.family.log_prob(joint, self.x[:, group.nodes])  # (n, K)
+            yield group.boundary, self._scaled(log_prob.reshape(len(self.x), *group.sizes))
+
+    def numbers_of(self, own: NodeConditional) -> tuple[Array, Array]:
+        """Rows without gaps, and which of them show the numbers of a conditional: (n, V), (n,)."""
+        gaps = np.isnan(self.x[:, own.numbers])
+        if not gaps.any():
+            return self.x, np.ones(len(self.x), dtype=bool)
+        return np.where(np.isnan(self.x), 0.0, self.x), ~gaps.any(axis=1)
+
+    def _scaled(self, log_table: Array) -> Array:
+        axes = tuple(range(1, log_table.ndim))
+        top = log_table.max(axis=axes, keepdims=True) if axes else log_table
+        self._log_scale += top.reshape(-1)
+        return np.exp(log_table - top)
+
+    def _cut(self, scope: tuple[int, ...], table: Array) -> tuple[tuple[int, ...], Array]:
+        """Cut a factor at the observed codes: the scope left, and its table (n, *sizes)."""
+        left = tuple(v for v in scope if v in self.open)
+        seen = [axis for axis, v in enumerate(scope) if v not in self.open]
+        if not seen:
+            return left, table
+        codes = self.codes[:, [scope[axis] for axis in seen]]
+        if table.ndim == len(scope):
+            return left, chosen(np.moveaxis(table, seen, range(len(seen))), codes)
+        moved = np.moveaxis(table, [axis + 1 for axis in seen], range(1, len(seen) + 1))
+        return left, moved[(np.arange(len(table)), *codes.T)]
+
+    # -- what is left open -----------------------------------------------------------------------
+
+    def marginal(self, nodes: Sequence[int]) -> Array:
+        """Probabilities of the states of nodes that meet in a factor: (n, *sizes)."""
+        left = tuple(v for v in nodes if v in self.open)
+        inner = np.ones(len(self.x))
+        if left:
+            assert self.beliefs is not None
+            inner = self.beliefs.marginal(left)
+            if len(inner) != len(self.x):
+                inner = np.broadcast_to(inner, (len(self.x), *inner.shape[1:]))
+        seen = [axis for axis, v in enumerate(nodes) if v not in self.open]
+        if not seen:
+            return inner
+        shares = np.zeros((len(self.x), *(self.network.sizes[v] for v in nodes)))
+        moved = np.moveaxis(shares, [axis + 1 for axis in seen], range(1, len(seen) + 1))
+        moved[(np.arange(len(self.x)), *self.codes[:, [nodes[axis] for axis in seen]].T)] = inner
+        return shares
+
+    def counts(self, nodes: Sequence[int], weights: Array | None) -> Array:
+        """Expected counts of the joint states of nodes that meet in a factor: (*sizes)."""
+        sizes = [self.network.sizes[v] for v in nodes]
+        if any(v in self.open for v in nodes):
+            shares = self.marginal(nodes)
+            total = np.ones(len(shares)) if weights is None else weights
+            counted: Array = np.tensordot(total, shares, axes=1)
+            return counted
+        place = np.zeros(len(self.x), dtype=np.int64)
+        for v, size in zip(nodes, sizes, strict=True):
+            place = place * size + self.codes[:, v]
+        cells = int(np.prod(sizes, dtype=int))
+        return np.bincount(place, weights, cells).astype(np.float64).reshape(sizes)
+
+    def responsibilities(self, group: GaussianGroup) -> Array:
+        """Probabilities of the configurations of a group's boundary: (n, K)."""
+        return self.marginal(group.boundary).reshape(len(self.x), group.n_configurations)
+
+    def group_moments(self, g: int, weights: Array | None) -> dict[str, Array]:
+        """Expected moments of the numbers of a group with gaps, by configuration."""
+        group = self.network.groups[g]
+        shares = self.responsibilities(group)
+        if weights is not None:
+            shares = shares * weights[:, None]
+        x = self.x[:, group.nodes]
+        return group.family.statistics(self._joints[g], x, shares)
+
+    def expected_numbers(self, g: int) -> Array:
+        """Conditional means of the numbers of a group with gaps: (n, C)."""
+        group = self.network.groups[g]
+        x = self.x[:, group.nodes]
+        expected: Array = group.family.expected(self._joints[g], x, self.responsibilities(group))
+        return expected
+
+    @property
+    def factors(self) -> tuple[list[tuple[int, ...]], list[Array]]:
+        """Scopes and tables (n, *sizes) of what is left open, less the log scale."""
+        scopes = [] if self.tree is None else list(self.tree.scopes)
+        batched = [
+            t if t.ndim > len(s) else np.broadcast_to(t, (len(self.x), *t.shape))
+            for s, t in zip(scopes, self._tables, strict=True)
+        ]
+        return scopes, batched
+
+    def moments(self, nodes: Sequence[int]) -> tuple[Array, Array]:
+        """Mean (C,) and second moments (C, C) of numbers, of the first row."""
+        network = self.network
+        involved = [g for g in self.gaps if set(network.groups[g].nodes) & set(nodes)]
+        around = tuple(sorted({v for g in involved for v in network.groups[g].boundary}))
+        inner = tuple(v for v in around if v in self.open)
+        scopes, tables = self.factors
+        plan = Elimination(scopes, network.sizes, inner)
+        network.refuse_past_bound(plan.cost)
+        weights = np.reshape(plan.run([t[0] for t in tables]), -1)
+        codes = np.tile(self.codes[0], (len(weights), 1))
+        grid = np.indices([network.sizes[v] for v in inner]).reshape(len(inner), len(weights))
+        codes[:, inner] = grid.T
+        mean = np.tile(self.x[0, list(nodes)], (len(weights), 1))
+        spread = np.zeros((len(weights), len(nodes), len(nodes)))
+        for g in involved:
+            group, joint = network.groups[g], self._joints[g]
+            row = self.x[:1, group.nodes]
+            given = conditional(row, joint["mean"], joint["precision_cholesky"])
+            missing = np.flatnonzero(np.isnan(row[0]))
+            covariance = np.zeros((group.n_configurations, len(group.nodes), len(group.nodes)))
+            block = given.blocks[0][2][..., 0]  # (m, m, K)
+            covariance[:, missing[:, None], missing] = np.moveaxis(block, 2, 0)
+            own = np.zeros(len(weights), dtype=np.int64)
+            for v, size in zip(group.boundary, group.sizes, strict=True):
+                own = own * size + codes[:, v]
+            inside = [i for i, v in enumerate(nodes) if v in group.nodes]
+            places = [group.nodes.index(nodes[i]) for i in inside]
+            expected = given.deviation[:, 0] + joint["mean"]
+            mean[:, inside] = expected[own][:, places]
+            spread[:, np.array(inside)[:, None], inside] = covariance[own][:, places][:, :, places]
+        weights = weights / weights.sum()
+        square = spread + mean[:, :, None] * mean[:, None, :]
+        return weights @ mean, np.tensordot(weights, square, axes=1)
+
+    def draw(self, rng: np.random.Generator) -> Array:
+        """Complete the rows by a joint draw of all that is missing: (n, V)."""
+        completed = self.x.copy()
+        if self.tree is not None:
+            drawn = self.tree.draw(self._tables, rng, size=None if self._batched else len(self.x))
+            completed[:, self.open] = drawn[:, self.open]
+        for g, joint in self._joints.items():
+            group = self.network.groups[g]
+            labels = np.zeros(len(completed), dtype=np.int64)
+            for v, size in zip(group.boundary, group.sizes, strict=True):
+                labels = labels * size + completed[:, v].astype(np.int64)
+            x = completed[:, group.nodes]
+            completed[:, group.nodes] = group.family.draw_missing(
+                joint, x, labels, NumPyRandom(rng)
+            )
+        return completed
+
+    @property
+    def _batched(self) -> bool:
+        assert self.tree is not None
+        return any(t.ndim > len(s) for s, t in zip(self.tree.scopes, self._tables, strict=True))
+
+    def mode(self) -> tuple[Array, Array]:
+        """Likeliest joint states of the open nodes, and the log probability of each row with it.
+
+        Numbers must be complete: their gaps are integrated out, not maximised.
+        """
+        completed = self.codes.copy()
+        if self.tree is None:
+            return completed, self.log_evidence
+        codes, log_prob = self.tree.mode(self._tables)
+        completed[:, self.open] = codes[:, self.open]
+        return completed, self._log_scale + log_prob

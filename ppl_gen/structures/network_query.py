@@ -1,0 +1,95 @@
+"""One question to a discrete network, planned once and asked many times."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ppl_gen.algorithms.d_separation import ancestors, requisite
+from ppl_gen.algorithms.elimination import Elimination
+from ppl_gen.structures.bayesian_network import Network
+from ppl_gen.structures.network_conditionals import Tabular
+
+Array = Any
+
+
+class QueryPlan:
+    """What p(targets, evidence) takes: the tables that matter, their cuts, and their contraction.
+
+    Parameters
+    ----------
+    network : Network
+    targets : tuple of int
+        Without evidence on any of them.
+    evidence : tuple of int
+        Observed nodes.
+    soft : tuple of int
+        Nodes with a likelihood of their states; a target may have one.
+    whole : bool
+        Keep all that the evidence depends on, so that the result is its joint probability with the
+        targets. Otherwise what the evidence separates from the targets is left out, and the result
+        is proportional to the conditional one.
+
+    Raises
+    ------
+    ValueError
+        If the largest table is past the network's bound.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        targets: tuple[int, ...],
+        evidence: tuple[int, ...],
+        soft: tuple[int, ...] = (),
+        whole: bool = False,
+    ) -> None:
+        parents = network.parents
+        if whole:
+            needed = sorted(ancestors(parents, (*targets, *evidence, *soft)))
+        else:
+            # A likelihood is a child of its node that is observed.
+            extended = (*parents, *((v,) for v in soft))
+            virtual = tuple(range(len(parents), len(extended)))
+            found, _ = requisite(extended, targets, (*evidence, *virtual))
+            needed = [v for v in found if v < len(parents)]
+            kept = {v - len(parents) for v in found if v >= len(parents)}
+            soft = tuple(v for place, v in enumerate(soft) if place in kept)
+        self.soft = soft
+        #: Whether tables are all that it takes.
+        self.tabular = all(isinstance(network.conditionals[v], Tabular) for v in needed)
+        seen = {v: place for place, v in enumerate(evidence)}
+        scopes: list[tuple[int, ...]] = []
+        self.cuts: list[tuple[str, tuple[Any, ...]]] = []
+        for v in needed:
+            scope = (*parents[v], v)
+            scopes.append(tuple(u for u in scope if u not in seen))
+            # Where the codes of the evidence go in the index of the table.
+            index = tuple(seen.get(u) for u in scope)
+            self.cuts.append((str(v), () if all(i is None for i in index) else index))
+        scopes += [(v,) for v in soft]
+        if self.tabular:
+            self.elimination = Elimination(scopes, network.sizes, targets)
+            network.refuse_past_bound(self.elimination.cost)
+
+    def run(
+        self, tables: Mapping[str, Array], codes: Sequence[int], likelihoods: Mapping[int, Array]
+    ) -> Array:
+        """Return the table over the targets, unnormalised; draws lead.
+
+        Parameters
+        ----------
+        tables : dict of (*parent sizes, size) or (S, *parent sizes, size)
+            By place of the node; all of one draw, or of S.
+        codes : of the evidence, in its order
+        likelihoods : dict of (size,)
+        """
+        cut: list[Array] = []
+        for name, index in self.cuts:
+            table = tables[name]
+            if index:
+                slices = tuple([slice(None) if i is None else codes[i] for i in index])
+                table = table[slices if table.ndim == len(slices) else (slice(None), *slices)]
+            cut.append(table)
+        cut += [likelihoods[v] for v in self.soft]
+        return np.asarray(self.elimination.run(cut))
