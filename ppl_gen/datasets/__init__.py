@@ -7,6 +7,14 @@ says where every file is from.
 from collections.abc import Callable
 
 from ppl_gen.datasets.core import FOLDER, Dataset
+from ppl_gen.datasets.networks import (
+    load_alarm,
+    load_asia,
+    load_cancer,
+    load_earthquake,
+    load_sachs,
+    load_survey,
+)
 from ppl_gen.datasets.sequences import (
     load_coal,
     load_discoveries,
@@ -16,6 +24,7 @@ from ppl_gen.datasets.sequences import (
     make_casino,
 )
 from ppl_gen.datasets.tables import (
+    load_adult,
     load_digits,
     load_eight_schools,
     load_faithful,
@@ -29,9 +38,14 @@ __all__ = [
     "FOLDER",
     "LOADERS",
     "Dataset",
+    "load_adult",
+    "load_alarm",
+    "load_asia",
+    "load_cancer",
     "load_coal",
     "load_digits",
     "load_discoveries",
+    "load_earthquake",
     "load_earthquakes",
     "load_ecclesiastes",
     "load_eight_schools",
@@ -41,10 +55,12 @@ __all__ = [
     "load_low_dim_gauss_mix",
     "load_nile",
     "load_penguins",
+    "load_sachs",
+    "load_survey",
     "make_casino",
 ]
 
-#: Name -> loader, for the command line.
+#: Name -> loader of a table, for the command line.
 LOADERS: dict[str, Callable[[], Dataset]] = {
     "penguins": load_penguins,
     "faithful": load_faithful,
@@ -58,4 +74,5 @@ LOADERS: dict[str, Callable[[], Dataset]] = {
     "coal": load_coal,
     "gnp": load_gnp,
     "ecclesiastes": load_ecclesiastes,
+    "adult": load_adult,
 }

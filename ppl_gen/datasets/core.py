@@ -65,10 +65,10 @@ class Dataset:
         return f"Dataset({self.name!r}, {rows} rows x {columns} columns, target={self.target!r})"
 
 
-def read_table(name: str, index_col: int | None = None) -> pd.DataFrame:
+def read_table(name: str, index_col: int | None = None, suffix: str = ".csv") -> pd.DataFrame:
     """Read one of the files of this folder; "NA" is missing, and nothing else is."""
     import pandas as pd
 
     return pd.read_csv(
-        FOLDER / f"{name}.csv", index_col=index_col, na_values=["NA"], keep_default_na=False
+        FOLDER / f"{name}{suffix}", index_col=index_col, na_values=["NA"], keep_default_na=False
     )
