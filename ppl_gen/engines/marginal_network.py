@@ -151,7 +151,8 @@ def check_network(
             f"dist.BayesNet: {count} nodes have parents and {len(tables)} have tables; expected "
             "one entry a node in both; give () to a node without parents"
         )
-    named = {*(p for own in numbers for p in own), *hidden, latent_node} - {None}
+    asked = () if latent_node is None else (latent_node,)
+    named = {*(p for own in numbers for p in own), *hidden, *asked}
     if unknown := sorted(v for v in named if not 0 <= v < count):
         raise ValueError(
             f"dist.BayesNet: there is no node {', '.join(map(str, unknown))}; expected numbers "
