@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ppl_gen.algorithms.elimination import eliminate
-from ppl_gen.algorithms.factors import LogSums, Scope, Sums, at_codes, log_sum_exp
+from ppl_gen.algorithms.factors import LogSums, Scope, Sums, at_codes
 
 Array = Any
 Kernel = Sums | LogSums
@@ -190,12 +190,13 @@ def descend(
         clique = cliques[i]
         known = {v: codes[v] for v in clique.separator}
         free = tuple(v for v in clique.scope if v not in known)
-        scopes, here = [], []
-        for scope, table in zip(clique.inflow, inflow(clique, tables, up), strict=True):
+        scopes, here = list(clique.inflow), inflow(clique, tables, up)
+        if not any([kernel.has_rows(scope, t) for scope, t in zip(scopes, here, strict=True)]):
+            # The same for all rows: multiplied once, then looked up.
+            scopes, here = [clique.scope], [kernel.contract(clique.inflow, here, clique.scope)]
+        for k, scope in enumerate(scopes):
             if not known.keys().isdisjoint(scope):
-                scope, table = at_codes(scope, table, known)
-            scopes.append(scope)
-            here.append(table)
+                scopes[k], here[k] = at_codes(scope, here[k], known)
         values = kernel.contract(tuple(scopes), here, free)
         shape = values.shape[: len(free)]
         chosen = choose(values.reshape(int(np.prod(shape)), -1))
@@ -236,21 +237,48 @@ class Messages:
         """Whether tables and messages are logarithms."""
         return isinstance(self.kernel, LogSums)
 
-    def marginal(self, i: int, scope: Scope) -> Array:
-        """Return the normalised marginal of some variables of a clique, (*sizes, rows).
+    def belief(self, i: int, out: Scope) -> Array:
+        """Return the product of all factors, summed down to variables of one clique."""
+        if self._down is None:
+            self._down = distribute(self.cliques, self.kernel, self.tables, self.up)
+        return clique_belief(self.cliques, self.kernel, self.tables, self.up, self._down, i, out)
+
+    def marginals(self, i: int, scopes: Sequence[Scope]) -> list[Array]:
+        """Return the normalised marginals of some scopes in a clique, each (*sizes, rows).
 
         All zero where the evidence is impossible.
         """
-        if self._down is None:
-            self._down = distribute(self.cliques, self.kernel, self.tables, self.up)
-        belief = clique_belief(
-            self.cliques, self.kernel, self.tables, self.up, self._down, i, scope
-        )
-        axes = tuple(range(len(scope)))
+        whole = self.cliques[i].scope
+        shared = self.belief(i, whole) if len(scopes) > 1 else None
+        found = []
+        for scope in scopes:
+            if shared is None:
+                table = self.belief(i, scope)
+            else:
+                table = self.kernel.contract((whole,), [shared], scope)
+            found.append(self._normalised(table, len(scope)))
+        return found
+
+    def weighted_sums(self, i: int, scopes: Sequence[Scope], weights: Array) -> list[Array]:
+        """Return the sums over rows of the marginals of some scopes in a clique."""
+        whole = self.cliques[i].scope
+        table, total = self._unnormalised(self.belief(i, whole), len(whole))
+        rows = np.broadcast_to(weights / total, self.log_evidence.shape)
+        summed = np.broadcast_to(table, (*table.shape[:-1], len(rows))) @ rows
+        axis = {v: k for k, v in enumerate(whole)}
+        every = list(range(len(whole)))
+        return [np.einsum(summed, every, [axis[v] for v in scope]) for scope in scopes]
+
+    def _normalised(self, belief: Array, n_axes: int) -> Array:
+        table, total = self._unnormalised(belief, n_axes)
+        return np.broadcast_to(table / total, (*table.shape[:-1], len(self.log_evidence)))
+
+    def _unnormalised(self, belief: Array, n_axes: int) -> tuple[Array, Array]:
+        """Return a marginal without logarithms, and its sum in each row, or one if that is zero."""
         if self.in_logs:
-            total = log_sum_exp(belief, axes)
-            table = np.exp(belief - np.where(total == -np.inf, 0.0, total))
+            log_evidence = self.log_evidence
+            table = np.exp(belief - np.where(log_evidence == -np.inf, 0.0, log_evidence))
         else:
-            table = belief / belief.sum(axis=axes)
-            table = table if table.ndim > len(scope) else table[..., None]
-        return np.broadcast_to(table, (*table.shape[:-1], len(self.log_evidence)))
+            table = belief if belief.ndim > n_axes else belief[..., None]
+        total = table.sum(axis=tuple(range(n_axes)))
+        return table, np.where(total == 0.0, 1.0, total)

@@ -300,6 +300,11 @@ class Sums:
         return products.run(tables)
 
     @staticmethod
+    def has_rows(scope: Scope, table: Array) -> bool:
+        """Whether a table has a batch axis of more than one row."""
+        return bool(table.ndim > len(scope))
+
+    @staticmethod
     def divide(product: Array, factor: Array) -> Array:
         """Return the product without a factor of it; zero where the factor is."""
         nonzero = np.where(factor == 0.0, 1.0, factor)
@@ -318,6 +323,11 @@ class LogSums:
     @staticmethod
     def _reduce(logs: Array, axes: tuple[int, ...]) -> Array:
         return log_sum_exp(logs, axes)
+
+    @staticmethod
+    def has_rows(scope: Scope, table: Array) -> bool:
+        """Whether a table has a batch axis of more than one row."""
+        return bool(table.shape[-1] > 1)
 
     @staticmethod
     def divide(product: Array, factor: Array) -> Array:
