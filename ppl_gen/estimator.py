@@ -10,6 +10,7 @@ import warnings
 from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
@@ -71,6 +72,9 @@ class GenerativeModel(TableReader):
 
     density: ClassVar[str] = "exact"
     methods: ClassVar[tuple[str, ...]] = ("em", "svi", "nuts")
+
+    #: Starts of EM that look for the mode where chains start; one where they are all alike.
+    mode_starts: ClassVar[int] = 10
 
     #: Class of the structure, which brings itself back from an artefact.
     structure_kind: ClassVar[Any]
@@ -180,10 +184,11 @@ class GenerativeModel(TableReader):
             dtype=self.dtype,
             coords=self._coords(structure),
             exchangeable=self._exchangeable(),
+            rotatable=self._rotatable(structure),
             progress=True,
             start=self._mode(structure, data, rng),
         )
-        self._posterior = posterior.relabel() if self._exchangeable() else posterior
+        self._posterior = posterior.relabel()
         self.parameters_ = structure.parameters(_thinned(self._posterior.draws))
 
     def _fit_conjugate(
@@ -212,15 +217,21 @@ class GenerativeModel(TableReader):
         """
         with_prior = structure.with_prior()
         with warnings.catch_warnings():
-            # Starts that fail are not the user's concern: the best one is kept.
+            # Starts that fail, or stop short, are not the user's concern: the best one is kept.
             warnings.simplefilter("ignore", RuntimeWarning)
-            result = EM(max_iter=200, n_init=10).fit(with_prior, data, rng)
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            result = EM(max_iter=200, n_init=self.mode_starts).fit(with_prior, data, rng)
         sites: dict[str, Array] = with_prior.sites(result.parameters)
         return sites
 
     def _exchangeable(self) -> str | None:
         """Name of the axis whose order means nothing, or None."""
         return None
+
+    def _rotatable(self, structure: Any) -> tuple[str, ...]:
+        """Names of the axes of factors that are known up to a rotation."""
+        family = getattr(structure, "family", None)
+        return () if family is None else family.rotatable()
 
     def _coords(self, structure: Any) -> dict[str, list[Any]]:
         """Labels of the axes of the posterior: the columns' names, where they have any."""

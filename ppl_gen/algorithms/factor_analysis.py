@@ -13,6 +13,7 @@ import numpy as np
 
 from ppl_gen.algorithms.arrays import array_namespace, beside
 from ppl_gen.algorithms.normal import sweep
+from ppl_gen.algorithms.rotation import largest_sign
 
 Array = Any
 
@@ -284,10 +285,4 @@ def canonical(loadings: Array, noise: Array) -> Array:
     scaled = loadings / np.sqrt(noise)[..., None]
     _, axes = np.linalg.eigh(np.swapaxes(scaled, -1, -2) @ scaled)
     axes = axes[..., ::-1]
-    return axes * signs(scaled @ axes)[..., None, :]
-
-
-def signs(loadings: Array) -> Array:
-    """Sign of the largest entry of each factor: (..., D, L) -> (..., L), of -1.0 and 1.0."""
-    largest = np.abs(loadings).argmax(axis=-2)[..., None, :]
-    return np.where(np.take_along_axis(loadings, largest, axis=-2)[..., 0, :] < 0.0, -1.0, 1.0)
+    return axes * largest_sign(scaled @ axes)[..., None, :]

@@ -192,6 +192,10 @@ class Family:
         """Labels of the axes of the program's sites, given the names of the columns."""
         return {f"{prefix}column": names}
 
+    def rotatable(self, prefix: str = "") -> tuple[str, ...]:
+        """Names of the axes of factors that the posterior knows up to a rotation."""
+        return ()
+
     def parameters(self, sites: dict[str, Array], prefix: str = "") -> Parameters:
         """Return the parameters from the values of the program's sites."""
         raise NotImplementedError  # pragma: no cover

@@ -172,6 +172,9 @@ class Columns(Family):
             merged.update(family.coords([names[place] for place in columns], f"{prefix}{name}_"))
         return merged
 
+    def rotatable(self, prefix: str = "") -> tuple[str, ...]:
+        return tuple(axis for name, f, _ in self.parts for axis in f.rotatable(f"{prefix}{name}_"))
+
     def parameters(self, sites: dict[str, Array], prefix: str = "") -> Parameters:
         return {
             name: family.parameters(sites, f"{prefix}{name}_") for name, family, _ in self.parts

@@ -157,7 +157,7 @@ class FactorNormal(Family):
     # -- density -----------------------------------------------------------------------------
 
     @property
-    def _floor(self) -> Array:
+    def floor(self) -> Array:
         """Least variances of the noise: (D,)."""
         floor: Array = self.noise_floor * self._terms["deviation"] ** 2
         return floor
@@ -272,7 +272,7 @@ class FactorNormal(Family):
         variance = np.where(
             count + dof > TINY, (rest + scale) / (count + dof + TINY), self._terms["deviation"] ** 2
         )
-        return np.maximum(np.broadcast_to(variance, square.shape), self._floor)
+        return np.maximum(np.broadcast_to(variance, square.shape), self.floor)
 
     def _regress_under_prior(self, statistics: Statistics) -> tuple[Array, Array]:
         """Mode of regressions and noises: each given the other, until neither moves."""
@@ -339,7 +339,7 @@ class FactorNormal(Family):
             share = 1.0 / (1.0 + weights.sum())
             spread = np.diag(terms["deviation"]) * np.sqrt(share)
             root = np.concatenate([root * np.sqrt(1.0 - share), spread])
-        floor = self._floor
+        floor = self.floor
         if self.is_isotropic:
             loadings, noise = fit_isotropic(root, self.n_factors, float(floor[0]))
         else:
@@ -422,6 +422,9 @@ class FactorNormal(Family):
 
     def coords(self, names: list[Any], prefix: str = "") -> dict[str, list[Any]]:
         return {f"{prefix}column": names}
+
+    def rotatable(self, prefix: str = "") -> tuple[str, ...]:
+        return (f"{prefix}factor",)
 
     def parameters(self, sites: dict[str, Array], prefix: str = "") -> Parameters:
         return {name: sites[f"{prefix}{name}"] for name in ("mean", "loadings", "noise_variance")}

@@ -320,6 +320,9 @@ class MixtureFamily(Family):
     def coords(self, names: list[Any], prefix: str = "") -> dict[str, list[Any]]:
         return self.family.coords(names, prefix)
 
+    def rotatable(self, prefix: str = "") -> tuple[str, ...]:
+        return self.family.rotatable(prefix)
+
 
 #: Rows that share most of the weight that a component of a class without rows is lent by chance.
 LENT_ROWS = 5.0

@@ -27,8 +27,8 @@ class InferenceMethod(BaseEstimator):  # type: ignore[misc]
     A scikit-learn estimator in what concerns parameters, so that ``inference__draws`` works in a
     grid search. Methods that run on programs have::
 
-        run(model, args, kwargs, *, engine, seed, device, dtype, coords, exchangeable, progress)
-            -> Posterior
+        run(model, args, kwargs, *, engine, seed, device, dtype, coords, exchangeable, rotatable,
+            progress) -> Posterior
 
     where `model` is a Program or a native model and `engine` the name of the engine to run it
     on, or None for the method's own choice.

@@ -24,6 +24,7 @@ def infer(
     dtype: str | None = None,
     coords: Mapping[str, Sequence[Hashable]] | None = None,
     exchangeable: str | None = None,
+    rotatable: Sequence[str] = (),
     progress: bool = True,
     **kwargs: Any,
 ) -> Posterior:
@@ -51,6 +52,9 @@ def infer(
     exchangeable : str, optional
         Axis of components whose order means nothing; verdict and summary are taken after
         relabelling.
+    rotatable : sequence of str, optional
+        Axes of factors that a rotation leaves as likely, such as ``["factor"]``; verdict and
+        summary are taken after the draws are rotated to one orientation.
     progress : bool, default True
         Whether a bar is shown.
 
@@ -106,6 +110,7 @@ def infer(
         dtype=dtype,
         coords={**_fitting(labels, sites), **(coords or {})},
         exchangeable=exchangeable,
+        rotatable=rotatable,
         progress=progress,
     )
     return posterior

@@ -128,6 +128,7 @@ class NUTS(InferenceMethod):
         dtype: str | None = None,
         coords: Mapping[str, Sequence[Hashable]] | None = None,
         exchangeable: str | None = None,
+        rotatable: Sequence[str] = (),
         progress: bool = True,
         start: Mapping[str, Any] | None = None,
     ) -> Posterior:
@@ -147,6 +148,8 @@ class NUTS(InferenceMethod):
             Labels along named axes.
         exchangeable : str, optional
             Axis of interchangeable components.
+        rotatable : sequence of str, optional
+            Axes of factors known up to rotation.
         progress : bool
             Whether a bar is shown.
         start : dict, optional
@@ -208,6 +211,7 @@ class NUTS(InferenceMethod):
             sample_stats=stats,
             coords=coords,
             exchangeable=exchangeable,
+            rotatable=rotatable,
             info={
                 "settings": self.get_params(),
                 "seed": seed,

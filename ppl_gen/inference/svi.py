@@ -153,6 +153,7 @@ class SVI(InferenceMethod):
         dtype: str | None = None,
         coords: Mapping[str, Sequence[Hashable]] | None = None,
         exchangeable: str | None = None,
+        rotatable: Sequence[str] = (),
         progress: bool = True,
         start: Mapping[str, Any] | None = None,
     ) -> Posterior:
@@ -208,6 +209,7 @@ class SVI(InferenceMethod):
             kwargs=kwargs,
             coords=coords,
             exchangeable=exchangeable,
+            rotatable=rotatable,
             info={
                 "history": training.history,
                 "pareto_k": k,

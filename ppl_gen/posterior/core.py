@@ -13,7 +13,7 @@ from ppl_gen import artifact, diagnostics, engines
 from ppl_gen.engines import Engine, Site
 from ppl_gen.posterior import groups, storage, tables
 from ppl_gen.posterior.dimensions import axes_of_arrays, axes_of_sites, check_coords
-from ppl_gen.posterior.labels import relabelled_draws
+from ppl_gen.posterior.labels import relabelled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,6 +51,8 @@ class Posterior:
     exchangeable : str, optional
         The axis along which components may be permuted without changing the posterior.
         `summary` and `verdict` are then taken after :meth:`relabel`.
+    rotatable : sequence of str, optional
+        Axes along which factors may be rotated without changing the posterior; treated alike.
     info : dict, optional
         What the method tells of the run: ``elapsed``, ``settings``, ``history``, ``pareto_k``...
 
@@ -84,6 +86,7 @@ class Posterior:
         dims: Mapping[str, Sequence[str]] | None = None,
         coords: Mapping[str, Sequence[Hashable]] | None = None,
         exchangeable: str | None = None,
+        rotatable: Sequence[str] = (),
         info: Mapping[str, Any] | None = None,
     ) -> None:
         self.draws: Arrays = {name: np.asarray(value) for name, value in draws.items()}
@@ -101,7 +104,7 @@ class Posterior:
         self.sample_stats: Arrays = {k: np.asarray(v) for k, v in (sample_stats or {}).items()}
         self.dims = {name: list(axes) for name, axes in (dims or {}).items()}
         self.coords = {name: list(labels) for name, labels in (coords or {}).items()}
-        self.exchangeable = exchangeable
+        self.exchangeable, self.rotatable = exchangeable, tuple(rotatable)
         self.info = dict(info or {})
         self._log_likelihood: Arrays | None = None
         self._omitted: list[str] = []
@@ -146,13 +149,9 @@ class Posterior:
         )
 
     def _replace(self, draws: Arrays, sample_stats: Arrays, **info: Any) -> "Posterior":
-        kept = ("method", "engine", "model", "args", "kwargs", "dims", "coords", "exchangeable")
-        changed = Posterior(
-            draws,
-            sample_stats=sample_stats,
-            info={**self.info, **info},
-            **{name: getattr(self, name) for name in kept},
-        )
+        kept = {name: getattr(self, name) for name in storage.SETTINGS}
+        info = {**self.info, **info}
+        changed = Posterior(draws, sample_stats=sample_stats, info=info, **kept)
         changed._omitted = self._omitted
         return changed
 
@@ -369,36 +368,29 @@ class Posterior:
     # --- relabelling ----------------------------------------------------------------------------
 
     def relabel(self) -> "Posterior":
-        """Return a posterior whose exchangeable components have one order in every draw.
+        """Return a posterior whose components, and factors, mean the same in every draw.
 
         Every site with the axis `exchangeable` is permuted along it, draw by draw, by exact
-        assignment to a pivot: see :func:`ppl_gen.algorithms.relabelling.relabel`.
+        assignment to a pivot: see :func:`ppl_gen.algorithms.relabelling.relabel`. Then every site
+        with an axis of `rotatable` is rotated along it to agree with the mean of the draws: see
+        :func:`ppl_gen.algorithms.rotation.align`.
 
         Returns
         -------
         Posterior
-            This one, where nothing is exchangeable or there is one draw only.
+            This one, where nothing is exchangeable or rotatable, or there is one draw only.
 
         Raises
         ------
         ValueError
             If no site has the axis.
         """
-        if self.exchangeable is None or self.is_point:
-            return self
-        return self._relabelled
+        free = self.exchangeable is not None or self.rotatable
+        return self._relabelled if free and not self.is_point else self
 
     @functools.cached_property
     def _relabelled(self) -> "Posterior":
-        draws, share = relabelled_draws(
-            self.draws, self.axes, str(self.exchangeable), self.sample_stats.get("lp")
-        )
-        result = self._replace(draws, self.sample_stats, relabelled_share=share)
-        # Neither the data nor the likelihood depends on the labels.
-        result.__dict__.update(sites=self.sites, axes=self.axes)
-        result._log_likelihood = self._log_likelihood
-        result.exchangeable = None
-        return result
+        return relabelled(self)
 
     # --- saving ---------------------------------------------------------------------------------
 

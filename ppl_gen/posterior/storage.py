@@ -14,7 +14,22 @@ from ppl_gen.posterior.arguments import storable
 if TYPE_CHECKING:
     from ppl_gen.posterior.core import Posterior
 
-__all__ = ["duplicate", "restore", "settings", "state", "tree", "tree_with_draws", "with_draws"]
+__all__ = [
+    "SETTINGS",
+    "duplicate",
+    "restore",
+    "settings",
+    "state",
+    "tree",
+    "tree_with_draws",
+    "with_draws",
+]
+
+#: What a posterior keeps where its draws are replaced.
+SETTINGS = (
+    *("method", "engine", "model", "args", "kwargs"),
+    *("dims", "coords", "exchangeable", "rotatable"),
+)
 
 
 def tree(posterior: Posterior) -> dict[str, Any]:
@@ -30,6 +45,7 @@ def tree(posterior: Posterior) -> dict[str, Any]:
         "dims": posterior.axes,
         "coords": posterior.coords,
         "exchangeable": posterior.exchangeable,
+        "rotatable": list(posterior.rotatable),
         "info": posterior.info,
     }
 
@@ -86,6 +102,7 @@ def _settings(stored: Mapping[str, Any], program: Callable[..., Any] | None) -> 
         "args": arguments["args"],
         "kwargs": arguments["kwargs"],
         **{key: stored[key] for key in ("method", "engine", "dims", "coords", "exchangeable")},
+        "rotatable": stored.get("rotatable", ()),
         # The machine that loads need not have the device of the one that saved.
         "info": {**stored["info"], "device": "auto"},
     }
