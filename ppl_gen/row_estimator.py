@@ -1,9 +1,11 @@
 """What models of rows have in common: reading tables, scoring, drawing and filling rows."""
 
+import math
 from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
+from sklearn.base import DensityMixin
 from sklearn.utils.validation import check_is_fitted
 
 from ppl_gen.algorithms.row_chunks import map_rows
@@ -138,9 +140,12 @@ class RowModel(GenerativeModel):
             values = np.empty((n_samples, drawn.shape[1])) if values is None else values
             values[rows], labels[rows] = drawn, classes
         table = self.schema_.decode(values, self.structure_.whole)
-        return (table, self._latent_names(labels)) if return_latent else table
+        return (table, self._latents(values, labels, draws, rng)) if return_latent else table
 
-    def _latent_names(self, labels: Array) -> Array:
+    def _latents(
+        self, values: Array, labels: Array, draws: Array, rng: np.random.Generator
+    ) -> Array:
+        """What is latent of rows drawn, each of a class and by a draw of the parameters."""
         return labels
 
     def impute(self, X: Any, n_draws: int | None = None, random_state: Any = None) -> Any:
@@ -190,3 +195,26 @@ class RowModel(GenerativeModel):
         tags.input_tags.sparse = self._takes_sparse()
         tags.input_tags.positive_only = self._takes_sparse()  # what may be sparse are counts
         return tags
+
+
+class DensityModel(DensityMixin, RowModel):  # type: ignore[misc]
+    """A model of rows whose class is hidden, or of one class: a density, chosen by criteria."""
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Mean log density of the rows, in nats."""
+        return float(self.log_prob(X).mean())
+
+    def n_free_parameters(self) -> int:
+        """Count the free parameters, as AIC and BIC do."""
+        check_is_fitted(self)
+        count = self.structure_.n_classes
+        return count - 1 + self.structure_.family.n_free(count)
+
+    def aic(self, X: Any) -> float:
+        """Akaike's information criterion on X: the lower the better."""
+        return -2.0 * float(self.log_prob(X).sum()) + 2.0 * self.n_free_parameters()
+
+    def bic(self, X: Any) -> float:
+        """Schwarz's information criterion on X: the lower the better."""
+        log_prob = self.log_prob(X)
+        return -2.0 * float(log_prob.sum()) + math.log(len(log_prob)) * self.n_free_parameters()

@@ -16,6 +16,8 @@ from ppl_gen import (
     NUTS,
     SVI,
     BayesClassifier,
+    FactorAnalysis,
+    FactorNormal,
     GaussianMixture,
     HiddenMarkovModel,
     LinearAutoregression,
@@ -23,6 +25,7 @@ from ppl_gen import (
     MarkovChain,
     Mixture,
     NaiveBayes,
+    ProbabilisticPCA,
 )
 from ppl_gen.datasets import load_iris, load_penguins
 
@@ -93,8 +96,12 @@ class Model:
     site: tuple[str, str] = ("weights", "component")
     #: Data are tables, whose gaps are filled; or symbols, none of which is missing.
     tables: bool = True
+    #: Columns are found by their names, in any order, and need not all be there.
+    by_name: bool = False
     #: There is a discrete latent to ask for.
     classes: bool = True
+    #: Shape of what is latent of each row drawn.
+    latent: tuple[int, ...] = ()
     #: The program's likelihood is by row, or sequence, as `log_prob` is.
     by_item: bool = True
 
@@ -122,6 +129,23 @@ MODELS = {
         seasons,
         site=("transition", "state"),
     ),
+    "bayesian_network": Model(
+        lambda method: BayesianNetwork(
+            [
+                ("kind", "sex"),
+                ("kind", "heavy"),
+                ("kind", "bill_length_mm"),
+                ("kind", "body_mass_g"),
+                ("bill_length_mm", "body_mass_g"),
+            ],
+            states={"kind": 2},
+            inference=method,
+            random_state=0,
+        ),
+        penguins,
+        site=("p_sex", "sex"),
+        by_name=True,
+    ),
     "bayes_classifier_of_sequences": Model(
         lambda method: BayesClassifier(HiddenMarkovModel(1, inference=method, random_state=0)),
         beds,
@@ -141,6 +165,7 @@ MODELS = {
         seasons,
         site=("transition", "state"),
         classes=False,
+        latent=(1,),
     ),
     "autoregression": Model(
         lambda method: LinearAutoregression(1, inference=method, random_state=0),
@@ -150,6 +175,24 @@ MODELS = {
         classes=False,
         by_item=False,
     ),
+    "factor_analysis": Model(
+        # The default prior keeps noises away from the floor, of which there is a warning.
+        lambda method: FactorAnalysis(1, prior="default", inference=method, random_state=0),
+        flowers,
+        site=("loadings", "factor"),
+        classes=False,
+        latent=(1,),
+    ),
+    "probabilistic_pca": Model(
+        lambda method: ProbabilisticPCA(2, inference=method, random_state=0),
+        flowers,
+        site=("loadings", "factor"),
+        classes=False,
+        latent=(2,),
+    ),
+    "mixture_of_factors": Model(
+        lambda method: Mixture(2, FactorNormal(1), inference=method, random_state=0), flowers
+    ),
 }
 #: Pairs that compile as long as the others, and have no line of code of their own.
 SLOW = [
@@ -157,9 +200,12 @@ SLOW = [
     ("mixture", "nuts"),
     ("naive_bayes", "svi"),
     ("hidden_markov", "svi"),
+    ("factor_analysis", "svi"),
+    ("mixture_of_factors", "svi"),
+    ("mixture_of_factors", "nuts"),
     *(
         (name, m)
-        for name in ("markov_chain", "state_space", "autoregression")
+        for name in ("markov_chain", "state_space", "autoregression", "probabilistic_pca")
         for m in ("svi", "nuts")
     ),
 ]

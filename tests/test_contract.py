@@ -158,7 +158,7 @@ def test_draws_are_rows_of_the_table(name, method):
     else:
         again, labels = model.sample(30, random_state=1, return_latent=True)
         pd.testing.assert_frame_equal(again, drawn)
-    assert labels.shape == ((30, 1) if name == "state_space" else (30,))
+    assert labels.shape == (30, *MODELS[name].latent)
     if MODELS[name].classifier:
         assert set(labels) <= set(y)
     table = parts(x)[0]
@@ -326,7 +326,20 @@ def test_an_unfitted_model_says_so(name, tmp_path):
     assert not (tmp_path / "model").exists()
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if MODELS[name].tables])
+@pytest.mark.parametrize("name", [name for name in MODELS if MODELS[name].by_name])
+def test_columns_are_found_by_name(name):
+    x, _ = MODELS[name].data()
+    model = fitted(name, "em")
+    np.testing.assert_array_equal(model.log_prob(x[x.columns[::-1]]), model.log_prob(x))
+    unknown = x.assign(**{x.columns[0]: None}).astype({x.columns[0]: x.dtypes.iloc[0]})
+    np.testing.assert_allclose(model.log_prob(x.iloc[:, 1:]), model.log_prob(unknown), rtol=1e-12)
+    with pytest.raises(ValueError, match="'other', which is no node"):
+        model.predict_proba(x.rename(columns={x.columns[0]: "other"}))
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, model in MODELS.items() if model.tables and not model.by_name]
+)
 def test_another_table_is_refused(name):
     x, _ = MODELS[name].data()
     model = fitted(name, "em")

@@ -1,24 +1,22 @@
 """Mixtures: of normals as scikit-learn has them, and of any family or mix of families."""
 
-import math
 from typing import Any, ClassVar
 
 import numpy as np
-from sklearn.base import DensityMixin
 from sklearn.utils.validation import check_is_fitted
 
 from ppl_gen.data import Rows
 from ppl_gen.families import Family, Normal
 from ppl_gen.inference.base import InferenceMethod
-from ppl_gen.row_estimator import RowModel
+from ppl_gen.row_estimator import DensityModel
 from ppl_gen.structures.latent_class import LatentClass, choose_family
 
 Array = Any
 Parameters = dict[str, Any]
 
 
-class _Mixture(DensityMixin, RowModel):  # type: ignore[misc]
-    """What mixtures share: components that have no order, and model choice."""
+class _Mixture(DensityModel):
+    """What mixtures share: components that have no order."""
 
     methods: ClassVar[tuple[str, ...]] = ("em", "svi", "nuts")
 
@@ -95,26 +93,6 @@ class _Mixture(DensityMixin, RowModel):  # type: ignore[misc]
     def predict(self, X: Any) -> Array:
         """Likeliest component of each row: (n,)."""
         return self.predict_proba(X).argmax(axis=1)
-
-    def score(self, X: Any, y: Any = None) -> float:
-        """Mean log density of the rows, in nats."""
-        return float(self.log_prob(X).mean())
-
-    def n_free_parameters(self) -> int:
-        """Count the free parameters, as AIC and BIC do."""
-        check_is_fitted(self)
-        return (
-            self.structure_.n_classes - 1 + self.structure_.family.n_free(self.structure_.n_classes)
-        )
-
-    def aic(self, X: Any) -> float:
-        """Akaike's information criterion on X: the lower the better."""
-        return -2.0 * float(self.log_prob(X).sum()) + 2.0 * self.n_free_parameters()
-
-    def bic(self, X: Any) -> float:
-        """Schwarz's information criterion on X: the lower the better."""
-        log_prob = self.log_prob(X)
-        return -2.0 * float(log_prob.sum()) + math.log(len(log_prob)) * self.n_free_parameters()
 
     def _publish(self) -> None:
         self.weights_ = self.parameters_["weights"].mean(axis=0)

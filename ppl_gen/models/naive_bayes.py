@@ -304,7 +304,9 @@ class NaiveBayes(ClassifierMixin, RowModel):  # type: ignore[misc]
         tags.classifier_tags.poor_score = self._takes_sparse()
         return tags
 
-    def _latent_names(self, labels: Array) -> Array:
+    def _latents(
+        self, values: Array, labels: Array, draws: Array, rng: np.random.Generator
+    ) -> Array:
         return self.classes_[labels]
 
     # -- classifying -----------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import numpy as np
 from ppl_gen.algorithms.arrays import array_namespace, beside
 from ppl_gen.algorithms.kmeans import SEED_ROWS, kmeans, nearest
 from ppl_gen.algorithms.row_chunks import map_rows
-from ppl_gen.algorithms.trees import tree_sum
+from ppl_gen.algorithms.trees import tree_leaves, tree_sum
 from ppl_gen.data import Rows, Schema
 from ppl_gen.engines.random_source import NumPyRandom
 from ppl_gen.families import (
@@ -179,7 +179,8 @@ class LatentClass:
 
     Notes
     -----
-    Parameters are ``{"weights": (K,), "family": {...}}``; they add a leading axis for draws.
+    Parameters are ``{"weights": (K,), "family": {...}}``; they add a leading axis for draws. One
+    class with a fixed weight is a density of its own: its program has no site of weights.
     """
 
     family: Family
@@ -449,6 +450,8 @@ class LatentClass:
         ) -> None:
             if fixed_weights is None:
                 weights = sample("weights", dist.Dirichlet(concentration), dims=(class_name,))
+            elif n_classes == 1:
+                weights = ops.asarray(fixed_weights)
             else:
                 given = ops.asarray(fixed_weights)
                 weights = deterministic("weights", given, dims=(class_name,))
@@ -485,8 +488,18 @@ class LatentClass:
 
     def parameters(self, sites: dict[str, Array]) -> Parameters:
         """Return the parameters from the sites of the program; leading axes are draws."""
-        return {"weights": sites["weights"], "family": self.family.parameters(sites)}
+        family = self.family.parameters(sites)
+        if not self._is_alone:
+            return {"weights": sites["weights"], "family": family}
+        draws = tree_leaves(family)[0].shape[:1]
+        return {"weights": np.ones((*draws, 1)), "family": family}
 
     def sites(self, parameters: Parameters) -> dict[str, Array]:
         """Name parameters as the sites of the program."""
-        return {"weights": parameters["weights"], **self.family.sites(parameters["family"])}
+        own = {} if self._is_alone else {"weights": parameters["weights"]}
+        return {**own, **self.family.sites(parameters["family"])}
+
+    @property
+    def _is_alone(self) -> bool:
+        """Whether there is nothing to say of the one class's weight."""
+        return self.fixed_weights is not None and self.n_classes == 1
