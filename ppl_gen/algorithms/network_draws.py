@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp
 
 from ppl_gen.algorithms.convergence import bulk_ess, rhat
+from ppl_gen.algorithms.network_scan import topological_order
 
 __all__ = [
     "DrawnTable",
@@ -28,7 +29,6 @@ __all__ = [
     "effective_size",
     "gibbs",
     "likelihood_weighting",
-    "topological_order",
     "weighted_table",
 ]
 
@@ -39,41 +39,6 @@ Parents = Sequence[Sequence[int]]
 #: Weighted draws among which the chains of `gibbs` look for their first states, and how often.
 _STARTS = 4096
 _ATTEMPTS = 16
-
-
-def topological_order(parents: Parents) -> list[int]:
-    """Order the nodes so that each comes after its parents, lower numbers first where free.
-
-    Parameters
-    ----------
-    parents : sequence of V sequences of node numbers
-
-    Raises
-    ------
-    ValueError
-        If there is a cycle; the message names the nodes on it or behind it.
-
-    Examples
-    --------
-    >>> topological_order([(2,), (0, 2), ()])
-    [2, 0, 1]
-    """
-    from graphlib import CycleError, TopologicalSorter
-
-    sorter = TopologicalSorter({v: list(above) for v, above in enumerate(parents)})
-    try:
-        sorter.prepare()
-    except CycleError as error:
-        raise ValueError(
-            f"topological_order: nodes {error.args[1]} form a cycle; expected a directed acyclic "
-            "graph"
-        ) from error
-    order: list[int] = []
-    while sorter.is_active():
-        ready = sorted(sorter.get_ready())
-        order += ready
-        sorter.done(*ready)
-    return order
 
 
 def ancestral(parents: Parents, tables: Sequence[Array], n: int, rng: np.random.Generator) -> Codes:
@@ -154,7 +119,7 @@ def likelihood_weighting(
     weights = np.zeros(n)
     # A draw excluded by its evidence has weight zero, whose log is minus infinity.
     with np.errstate(divide="ignore"):
-        for v in topological_order(parents):
+        for v in topological_order([tuple(above) for above in parents]):
             table = np.asarray(tables[v], dtype=np.float64)
             if v in likelihoods:
                 table = table * likelihoods[v]
@@ -343,7 +308,7 @@ def gibbs(
     kept = np.empty((sweeps, len(state), len(parents)), dtype=np.int32)
     blankets = {
         v: _blanket(v, parents, tables, likelihoods)
-        for v in topological_order(parents)
+        for v in topological_order([tuple(above) for above in parents])
         if v not in evidence
     }
     for sweep in range(-(sweeps // 2), sweeps):
