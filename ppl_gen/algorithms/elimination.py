@@ -13,6 +13,7 @@ Koller and Friedman (2009), Probabilistic Graphical Models, algorithms 9.1, 9.4 
 
 import heapq
 import math
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -77,25 +78,26 @@ def elimination_order(
     price = _price(near, sizes, heuristic)
     kept = set(keep)
     prices = {v: price(v) for v in near if v not in kept}
-    waiting = [(*value, v) for v, value in prices.items()]
+    waiting = list(prices.values())
     heapq.heapify(waiting)
     order = []
     while waiting:
-        *value, v = heapq.heappop(waiting)
-        if prices.get(v) != tuple(value):
+        cheapest = heapq.heappop(waiting)
+        v = cheapest[-1]
+        if prices.get(v) is not cheapest:
             continue  # gone, or since repriced
         order.append(v)
         del prices[v]
-        around = near.pop(v)
-        changed = around
+        around = changed = near[v]
+        joins = cheapest[0] > 0 and heuristic != "min_weight"
         for u in _members(around):
             near[u] = (near[u] | around) & ~(1 << u | 1 << v)
-            if value[0] > 0 and heuristic != "min_weight":  # edges that others may also span
+            if joins:  # pairs that are neighbours of others too
                 changed |= near[u]
         for u in _members(changed):
             if u in prices:
                 prices[u] = price(u)
-                heapq.heappush(waiting, (*prices[u], u))
+                heapq.heappush(waiting, prices[u])
     return order
 
 
@@ -120,31 +122,32 @@ def _members(mask: int) -> list[int]:
     return members
 
 
-def _price(near: dict[int, int], sizes: Sizes, heuristic: str) -> Callable[[int], tuple[int, int]]:
-    """Return the function that prices summing out a variable: what to make small, then ties."""
+#: What summing out a variable makes larger, the cells of the table it sums, its number.
+Price = tuple[int, int, int]
+
+
+def _price(near: dict[int, int], sizes: Sizes, heuristic: str) -> Callable[[int], Price]:
+    """Return the function that tells what it costs to sum out a variable."""
 
     def cells(v: int) -> int:
-        return int(math.prod([sizes[u] for u in _members(near[v])]) * sizes[v])
+        return math.prod([sizes[u] for u in _members(near[v])]) * sizes[v]
 
-    def fill(v: int) -> tuple[int, int]:
-        around, missing, table = near[v], 0, sizes[v]
+    def fill(v: int) -> Price:
+        around, joined, table = near[v], 0, sizes[v]
         for u in _members(around):
-            missing += (around & ~near[u]).bit_count() - 1  # u is not its own neighbour
+            joined += (around & ~near[u]).bit_count() - 1  # u is not its own neighbour
             table *= sizes[u]
-        return missing // 2, table
+        return joined // 2, table, v
 
-    def weighted_fill(v: int) -> tuple[int, int]:
-        around = near[v]
-        twice = sum(
-            sizes[u] * sizes[w]
-            for u in _members(around)
-            for w in _members(around & ~near[u])
-            if w != u
-        )
-        return twice // 2, cells(v)
+    def weighted_fill(v: int) -> Price:
+        around, joined = near[v], 0
+        for u in _members(around):
+            apart = _members(around & ~near[u] & ~(1 << u))
+            joined += sizes[u] * sum([sizes[w] for w in apart])
+        return joined // 2, cells(v), v
 
-    def weight(v: int) -> tuple[int, int]:
-        return cells(v), 0
+    def weight(v: int) -> Price:
+        return 0, cells(v), v
 
     return {"min_fill": fill, "weighted_min_fill": weighted_fill, "min_weight": weight}[heuristic]
 
@@ -202,12 +205,13 @@ def eliminate(
 
     The product of each step takes the next slot after those of the factors given.
     """
-    position = {v: i for i, v in enumerate(order)}
     end = len(order)
+    position = defaultdict(lambda: end, zip(order, range(end), strict=True))
+    first = position.__getitem__
     met: list[list[int]] = [[] for _ in range(end + 1)]
     all_scopes = list(scopes)
     for slot, scope in enumerate(all_scopes):
-        met[min([position.get(v, end) for v in scope], default=end)].append(slot)
+        met[min(map(first, scope), default=end)].append(slot)
     steps = []
     for i, v in enumerate(order):
         if not met[i]:
@@ -215,7 +219,7 @@ def eliminate(
         clique = union([all_scopes[slot] for slot in met[i]])
         steps.append(Step(v, met[i], clique))
         left = tuple([u for u in clique if u != v])
-        met[min([position.get(u, end) for u in left], default=end)].append(len(all_scopes))
+        met[min(map(first, left), default=end)].append(len(all_scopes))
         all_scopes.append(left)
     return steps, met[end], all_scopes
 
@@ -290,7 +294,8 @@ class Elimination:
             added = [()]  # the empty product is one
         self.constants = [np.ones([sizes[v] for v in scope]) for scope in added]
         self.all_scopes = self.scopes + added
-        self.steps, self.left, _ = eliminate(self.all_scopes, self.order)
+        self.steps, self.left, scopes_met = eliminate(self.all_scopes, self.order)
+        self._outs = scopes_met[len(self.all_scopes) :]
         self.cost = cost_of([*(step.clique for step in self.steps), self.targets], sizes)
         self._plans: dict[tuple[bool, ...], Products] = {}
 
@@ -337,32 +342,35 @@ class Elimination:
         return part(slice(n)) if n <= chunk else np.concatenate(map_rows(part, n, chunk))
 
     def _compile(self, batched: Sequence[bool]) -> Products:
+        """Write the steps as einsums, those over small tables several in one."""
+        given = len(self.all_scopes)
         products = Products(self.all_scopes, self.sizes, [*batched, *[False] * len(self.constants)])
         # Over small tables a call costs more than its sums: a step is then left to the step that
-        # takes up its product, while their variables together have few cells.
+        # takes up its product, while the variables of both have few cells together.
         merge = not any(batched)
-        made = {slot: slot for slot in range(len(self.all_scopes))}
-        delayed: dict[int, tuple[list[int], Scope, Scope]] = {}
+        waiting: list[tuple[list[int], int, Scope]] = []
 
-        def operands(slots: Sequence[int], clique: Scope) -> tuple[list[int], Scope]:
-            found = [made[slot] for slot in slots if slot in made]
+        def operands(slots: Sequence[int], clique: Scope) -> tuple[list[int], int]:
+            """Return the factors of a step, and the cells of the variables summed before it."""
+            found: list[int] = []
+            before = 1
+            cells = products.cells(clique) if merge else 0
             for slot in slots:
-                if slot not in delayed:
+                if slot < given:
+                    found.append(slot)
                     continue
-                inner, everything, out = delayed.pop(slot)
-                together = union([clique, everything])
+                inner, inside, out = waiting[slot - given]
                 count = len(found) + len(inner)
-                if merge and count <= MANY and count * products.cells(together) <= SMALL:
+                if merge and count <= MANY and count * cells * before * inside <= SMALL:
                     found += inner
-                    clique = together
+                    before *= inside
                 else:
                     found.append(products.append(inner, out))
-            return found, clique
+            return found, before
 
-        for i, step in enumerate(self.steps):
-            found, everything = operands(step.slots, step.clique)
-            out = tuple([v for v in step.clique if v != step.variable])
-            delayed[len(self.all_scopes) + i] = (found, everything, out)
+        for step, out in zip(self.steps, self._outs, strict=True):
+            found, before = operands(step.slots, step.clique)
+            waiting.append((found, before * self.sizes[step.variable], out))
         found, _ = operands(self.left, self.targets)
         products.append(found, self.targets)
         return products
