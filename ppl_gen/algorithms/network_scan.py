@@ -22,6 +22,8 @@ from typing import Any
 
 import numpy as np
 
+from ppl_gen.algorithms.elimination import Step, eliminate, elimination_order
+
 Array = Any
 Scope = tuple[int, ...]
 #: A table of logarithms (n or 1, *sizes of the scope).
@@ -227,19 +229,20 @@ def sum_out(ops: Any, factors: Sequence[Factor], sizes: Sequence[int], keep: Sco
         If a table takes more than `MAX_ENTRIES` numbers.
     """
     n_rows = max(table.shape[0] for _, table in factors)
-    left = list(factors)
-    for v, cells in _plan(tuple(scope for scope, _ in left), tuple(sizes), keep):
+    met = list(factors)
+    steps, left = _plan(tuple(scope for scope, _ in factors), tuple(sizes), keep)
+    for v, slots, clique in steps:
+        cells = math.prod(sizes[u] for u in clique)
         if n_rows * cells > MAX_ENTRIES:
             raise ValueError(
                 f"BayesNet: to sum over node {v} takes a table of {cells:,} entries for each of "
                 f"{n_rows:,} rows; expected at most {MAX_ENTRIES:,} in all; take fewer "
                 "rows at a time (batch_size), or fewer hidden nodes"
             )
-        near = [factor for factor in left if v in factor[0]]
-        scope = tuple({u for each, _ in near for u in each} - {v})
-        summed = _log_sum(ops, _sum_of(ops, near, (*scope, v), sizes))
-        left = [factor for factor in left if v not in factor[0]] + [(scope, summed)]
-    return _sum_of(ops, left, keep, sizes)
+        rest = tuple(u for u in clique if u != v)
+        joined = _sum_of(ops, [met[slot] for slot in slots], (*rest, v), sizes)
+        met.append((rest, _log_sum(ops, joined)))
+    return _sum_of(ops, [met[slot] for slot in left], keep, sizes)
 
 
 def _sizes(tables: Sequence[Array]) -> tuple[int, ...]:
@@ -320,19 +323,10 @@ def _log_sum(ops: Any, x: Array) -> Array:
 
 
 @functools.lru_cache(maxsize=64)
-def _plan(scopes: tuple[Scope, ...], sizes: Scope, keep: Scope) -> tuple[tuple[int, int], ...]:
-    """Choose the nodes to sum over in turn, each with the entries of its table of a row."""
-    left, plan = [set(scope) for scope in scopes], []
-    waiting = set().union(*left) - set(keep)
-
-    def cells(v: int) -> int:
-        joined = set().union(*(scope for scope in left if v in scope))
-        return math.prod(sizes[u] for u in joined)
-
-    while waiting:
-        v = min(waiting, key=lambda v: (cells(v), v))
-        plan.append((v, cells(v)))
-        joined = set().union(*(scope for scope in left if v in scope)) - {v}
-        left = [scope for scope in left if v not in scope] + [joined]
-        waiting.remove(v)
-    return tuple(plan)
+def _plan(
+    scopes: tuple[Scope, ...], sizes: Scope, keep: Scope
+) -> tuple[tuple[Step, ...], tuple[int, ...]]:
+    """Return the sums to take in turn, and the slots of the factors left in the end."""
+    order = elimination_order(scopes, sizes, keep, "weighted_min_fill")
+    steps, left, _ = eliminate(scopes, order)
+    return tuple(steps), tuple(left)
