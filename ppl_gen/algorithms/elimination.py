@@ -75,7 +75,8 @@ def elimination_order(
             f"elimination_order: heuristic is {heuristic!r}; expected one of {HEURISTICS}"
         )
     near = _neighbours(scopes)
-    price = _price(near, sizes, heuristic)
+    # Whole numbers of any length: products of NumPy's would overflow.
+    price = _price(near, {v: int(sizes[v]) for v in near}, heuristic)
     kept = set(keep)
     prices = {v: price(v) for v in near if v not in kept}
     waiting = list(prices.values())
@@ -126,7 +127,7 @@ def _members(mask: int) -> list[int]:
 Price = tuple[int, int, int]
 
 
-def _price(near: dict[int, int], sizes: Sizes, heuristic: str) -> Callable[[int], Price]:
+def _price(near: dict[int, int], sizes: dict[int, int], heuristic: str) -> Callable[[int], Price]:
     """Return the function that tells what it costs to sum out a variable."""
 
     def cells(v: int) -> int:
@@ -185,7 +186,7 @@ def cost_of(cliques: Iterable[Scope], sizes: Sizes) -> Cost:
     """
     width, largest, total = 0, 1, 0
     for clique in cliques:
-        cells = math.prod([sizes[v] for v in clique])
+        cells = math.prod([int(sizes[v]) for v in clique])
         width, largest, total = max(width, len(clique) - 1), max(largest, cells), total + cells
     return Cost(width, largest, total)
 
@@ -250,6 +251,9 @@ class Elimination:
         an axis along which the result is constant.
     heuristic : str
         See :func:`elimination_order`.
+    order : sequence of int, optional
+        The order to take in place of a greedy one, which saves half of the time to plan: that of
+        a whole network serves all its queries well. What is not to be summed out is left out.
 
     Attributes
     ----------
@@ -260,7 +264,7 @@ class Elimination:
     Raises
     ------
     ValueError
-        Where a target is named twice.
+        Where a target is named twice, or the order lacks a variable.
 
     References
     ----------
@@ -280,23 +284,28 @@ class Elimination:
         sizes: Sizes,
         targets: Sequence[int],
         heuristic: str = "min_fill",
+        order: Sequence[int] | None = None,
     ) -> None:
         self.targets = tuple(targets)
         if len(set(self.targets)) < len(self.targets):
             raise ValueError(f"Elimination: targets {self.targets} name a variable twice")
-        self.sizes = sizes
         self.scopes = list(scopes)
         self.ranks = [len(scope) for scope in scopes]
-        self.order = elimination_order(self.scopes, sizes, self.targets, heuristic)
         mentioned = set(union(self.scopes))
+        self.sizes = {v: int(sizes[v]) for v in mentioned.union(self.targets)}
+        self.order = (
+            self._checked(order, mentioned)
+            if order is not None
+            else (elimination_order(self.scopes, self.sizes, self.targets, heuristic))
+        )
         added: list[Scope] = [(v,) for v in self.targets if v not in mentioned]
         if not self.scopes and not added:
             added = [()]  # the empty product is one
-        self.constants = [np.ones([sizes[v] for v in scope]) for scope in added]
+        self.constants = [np.ones([self.sizes[v] for v in scope]) for scope in added]
         self.all_scopes = self.scopes + added
         self.steps, self.left, scopes_met = eliminate(self.all_scopes, self.order)
         self._outs = scopes_met[len(self.all_scopes) :]
-        self.cost = cost_of([*(step.clique for step in self.steps), self.targets], sizes)
+        self.cost = cost_of([*(step.clique for step in self.steps), self.targets], self.sizes)
         self._plans: dict[tuple[bool, ...], Products] = {}
 
     def run(self, tables: Sequence[Array]) -> Array:
@@ -340,6 +349,16 @@ class Elimination:
 
         chunk = rows_at_once(self.cost.largest)
         return part(slice(n)) if n <= chunk else np.concatenate(map_rows(part, n, chunk))
+
+    def _checked(self, order: Sequence[int], mentioned: set[int]) -> list[int]:
+        hidden = mentioned.difference(self.targets)
+        taken = [v for v in order if v in hidden]
+        if len(taken) != len(hidden):
+            raise ValueError(
+                f"Elimination: the order has {len(taken)} of the {len(hidden)} variables to sum "
+                f"out, {sorted(hidden)}; name each of them once"
+            )
+        return taken
 
     def _compile(self, batched: Sequence[bool]) -> Products:
         """Write the steps as einsums, those over small tables several in one."""

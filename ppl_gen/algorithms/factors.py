@@ -9,6 +9,7 @@ import heapq
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from string import ascii_letters
 from typing import Any
 
@@ -96,19 +97,18 @@ def at_codes(scope: Scope, table: Array, codes: Mapping[int, Any]) -> tuple[Scop
     axes = {v: axis for axis, v in enumerate(scope)}
     kept = [axis for v, axis in axes.items() if v not in codes]
     fixed = [axis for v, axis in axes.items() if v in codes]
-    batch = list(range(len(scope), table.ndim))
-    shape = [table.shape[axis] for axis in kept]
-    flat: Any = 0  # the number of the cell among those of the observed variables
+    flat: Any = 0  # the number of the cell among those of the variables fixed
     for axis in fixed:
-        flat = flat * table.shape[axis] + codes[scope[axis]]
-    cells = math.prod(table.shape[axis] for axis in fixed)
-    ordered = table.transpose(kept + fixed + batch)
-    if batch:
-        rows = np.arange(table.shape[-1])
-        picked = ordered.reshape(math.prod(shape), cells, -1)[:, flat, rows].reshape(*shape, -1)
+        flat = flat * table.shape[axis] + np.asarray(codes[scope[axis]])
+    shape = [table.shape[axis] for axis in kept]
+    cells = math.prod([table.shape[axis] for axis in fixed])
+    if table.ndim == len(scope):
+        picked = np.take(table.transpose(kept + fixed).reshape(*shape, cells), flat, axis=-1)
     else:
-        picked = np.take(ordered.reshape(*shape, cells), flat, axis=-1)
-    return tuple(scope[axis] for axis in kept), picked
+        n = table.shape[-1]
+        ordered = table.transpose([*kept, *fixed, len(scope)]).reshape(*shape, cells, n)
+        picked = ordered[..., flat, np.arange(n)]
+    return tuple([scope[axis] for axis in kept]), picked
 
 
 def batch_last(scope: Scope, table: Array) -> Array:
@@ -360,16 +360,26 @@ def log_product(scopes: Iterable[Scope], logs: Iterable[Array], out: Scope) -> A
     """Return the log of a product of factors, (*sizes of out, n), whose scopes are within ``out``.
 
     Axes of variables that no factor mentions have length one.
+
+    Examples
+    --------
+    >>> log_product([(0,), (1, 0)], [np.zeros((2, 1)), np.zeros((3, 2, 7))], out=(0, 1)).shape
+    (2, 3, 7)
     """
-    axis = {v: i for i, v in enumerate(out)}
-    total: Any = np.zeros((1,) * (len(out) + 1))
+    total: Any = None
     for scope, table in zip(scopes, logs, strict=True):
-        shape = [1] * len(out)
-        for v, size in zip(scope, table.shape, strict=False):
-            shape[axis[v]] = size
-        order = sorted(range(len(scope)), key=lambda i: axis[scope[i]])
-        total = total + table.transpose([*order, len(scope)]).reshape(*shape, -1)
-    return total
+        order, index = _alignment(scope, out)
+        aligned = table.transpose(order)[index]
+        total = aligned if total is None else total + aligned
+    return np.zeros((1,) * (len(out) + 1)) if total is None else total
+
+
+@lru_cache(maxsize=2**14)
+def _alignment(scope: Scope, out: Scope) -> tuple[tuple[int, ...], tuple[Any, ...]]:
+    """Return how to reorder the axes of a factor, and where to put new ones, to fit ``out``."""
+    order = sorted(range(len(scope)), key=lambda i: out.index(scope[i]))
+    index = [slice(None) if v in scope else None for v in out]
+    return (*order, len(scope)), (*index, slice(None))
 
 
 def log_sum_exp(logs: Array, axes: tuple[int, ...]) -> Array:

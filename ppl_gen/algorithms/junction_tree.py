@@ -13,6 +13,7 @@ Koller and Friedman (2009), Probabilistic Graphical Models, ch. 10 and 13.
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -44,6 +45,8 @@ T = TypeVar("T")
 #: Evidence within these is summed without logarithms. A term that underflows is below 1e-307, so
 #: what is lost is less than 1e-100 of the whole, whatever the number of terms.
 LIKELY, HUGE = 1e-200, 1e200
+#: No factor has logarithms of its own.
+NO_LOGS: Mapping[int, Array] = MappingProxyType({})
 
 
 class JunctionTree:
@@ -89,7 +92,7 @@ class JunctionTree:
         self, scopes: Sequence[Scope], sizes: Sequence[int], heuristic: str = "min_fill"
     ) -> None:
         self.scopes = [tuple(scope) for scope in scopes]
-        self.sizes = list(sizes)
+        self.sizes = [int(size) for size in sizes]
         mentioned = set(union(self.scopes))
         added: list[Scope] = [(v,) for v in range(len(self.sizes)) if v not in mentioned]
         if not self.scopes and not added:
@@ -127,7 +130,7 @@ class JunctionTree:
             "query them by Elimination, or add a factor of ones over them before the tree is made"
         )
 
-    def propagate(self, tables: Sequence[Array]) -> "Beliefs":
+    def propagate(self, tables: Sequence[Array], logs: Mapping[int, Array] = NO_LOGS) -> "Beliefs":
         """Pass messages for all rows.
 
         Parameters
@@ -135,6 +138,9 @@ class JunctionTree:
         tables : sequence of ndarray
             Of the factors, non-negative; each with the axes of its scope, or a batch axis of n
             rows before them. Best with entries of order one, as probabilities have.
+        logs : mapping of int to ndarray, optional
+            Logarithms of some tables, by their numbers, where entries underflow: they are taken in
+            the rows that go in logarithms.
 
         Returns
         -------
@@ -147,16 +153,18 @@ class JunctionTree:
         """
         n = batch_size(self.scopes, tables, "JunctionTree.propagate")
         if n is None:
-            return Beliefs(self, None, self._messages(tables, None))
-        parts = self._map(lambda rows: self._messages(tables, rows), n)
+            return Beliefs(self, None, self._messages(tables, logs, None))
+        parts = self._map(lambda rows: self._messages(tables, logs, rows), n)
         return Beliefs(self, n, [part for chunk in parts for part in chunk])
 
-    def mode(self, tables: Sequence[Array]) -> tuple[Array, Array]:
+    def mode(
+        self, tables: Sequence[Array], logs: Mapping[int, Array] = NO_LOGS
+    ) -> tuple[Array, Array]:
         """Return the likeliest joint state of all variables, and its log value.
 
         Parameters
         ----------
-        tables : sequence of ndarray
+        tables, logs
             See :meth:`propagate`.
 
         Returns
@@ -177,9 +185,9 @@ class JunctionTree:
         constant = [np.zeros((*uniform.shape, 1)) for uniform in self._uniform]
 
         def part(rows: slice) -> tuple[Array, Array]:
-            logs = [as_logs(*factor) for factor in self._at(rows, tables)] + constant
-            up = collect(self._tree, kernel, logs)
-            codes = descend(self._tree, kernel, logs, up, lambda values: values.argmax(axis=0))
+            own = self._logs(rows, tables, logs) + constant
+            up = collect(self._tree, kernel, own)
+            codes = descend(self._tree, kernel, own, up, lambda values: values.argmax(axis=0))
             return self._columns(codes, len(up[-1])), up[-1]
 
         if n is None:
@@ -189,13 +197,17 @@ class JunctionTree:
         return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
 
     def draw(
-        self, tables: Sequence[Array], rng: np.random.Generator, size: int | None = None
+        self,
+        tables: Sequence[Array],
+        rng: np.random.Generator,
+        size: int | None = None,
+        logs: Mapping[int, Array] = NO_LOGS,
     ) -> Array:
         """Draw joint states of all variables, exactly and independently.
 
         Parameters
         ----------
-        tables : sequence of ndarray
+        tables, logs
             See :meth:`propagate`.
         rng : numpy.random.Generator
         size : int, optional
@@ -219,12 +231,12 @@ class JunctionTree:
             )
         n_draws = n if n is not None else 1 if size is None else size
         streams = rng.spawn(1 + n_draws // self._chunk)
-        shared = self._messages(tables, None) if n is None else None
+        shared = self._messages(tables, logs, None) if n is None else None
 
         def part(rows: slice) -> Array:
             stream = streams[rows.start // self._chunk]
             drawn = np.empty((rows.stop - rows.start, len(self.sizes)), dtype=np.intp)
-            for messages in shared or self._messages(tables, rows):
+            for messages in shared or self._messages(tables, logs, rows):
                 if np.any(messages.log_evidence == -np.inf):
                     raise ValueError(
                         "JunctionTree.draw: the evidence of a row has probability zero; leave out "
@@ -246,7 +258,9 @@ class JunctionTree:
             return [function(slice(0, n))]
         return map_rows(function, n, self._chunk)
 
-    def _messages(self, tables: Sequence[Array], rows: Rows) -> list[Messages]:
+    def _messages(
+        self, tables: Sequence[Array], logs: Mapping[int, Array], rows: Rows
+    ) -> list[Messages]:
         """Pass messages to the root for some rows: in logarithms where the evidence is unlikely."""
         factors = self._at(rows, tables)
         sums = Messages(
@@ -261,12 +275,21 @@ class JunctionTree:
         if np.any(likely):
             numbers = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
             return [
-                *self._messages(tables, numbers[likely]),
-                *self._messages(tables, numbers[~likely]),
+                *self._messages(tables, logs, numbers[likely]),
+                *self._messages(tables, logs, numbers[~likely]),
             ]
-        logs = [as_logs(*factor) for factor in factors]
-        logs += [np.log(uniform)[..., None] for uniform in self._uniform]
-        return [Messages(self._tree, rows, LogSums(), logs)]
+        own = self._logs(rows, tables, logs)
+        own += [np.log(uniform)[..., None] for uniform in self._uniform]
+        return [Messages(self._tree, rows, LogSums(), own)]
+
+    def _logs(self, rows: Rows, tables: Sequence[Array], logs: Mapping[int, Array]) -> list[Array]:
+        """Return the logarithms of the factors at some rows, the rows last."""
+        found = [as_logs(*factor) for factor in self._at(rows, tables)]
+        for f, table in logs.items():
+            batched = table.ndim > len(self.scopes[f])
+            chosen = table if rows is None or not batched else table[rows]
+            found[f] = np.moveaxis(chosen, 0, -1) if batched else chosen[..., None]
+        return found
 
     def _at(self, rows: Rows, tables: Sequence[Array]) -> list[tuple[Scope, Array]]:
         """Return the factors at some rows, of those that have rows."""

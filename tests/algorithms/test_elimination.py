@@ -200,8 +200,13 @@ def test_the_probability_of_evidence_is_the_same_in_any_order(seed, shuffler):
     evidence = choose_evidence(rng, sizes, [])
     new_scopes, new_tables = condition(scopes, tables, evidence)
     plan = Elimination(new_scopes, sizes, [])
-    order = list(plan.order)
+    order = list(range(len(sizes)))
     shuffler.shuffle(order)
+    np.testing.assert_allclose(
+        Elimination(new_scopes, sizes, [], order=order).run(new_tables),
+        plan.run(new_tables),
+        **EXACT,
+    )
     live = list(zip(new_scopes, new_tables, strict=True))
     for v in order:  # one variable after another, by plans of their own
         met = [factor for factor in live if v in factor[0]]
@@ -229,6 +234,20 @@ def test_orders_of_large_graphs_are_near_the_best_width():
         assert elimination_cost(chain, [3] * 1000, order).width == 1
     order = elimination_order(grid(10), [2] * 100)
     assert elimination_cost(grid(10), [2] * 100, order).width <= 13  # the treewidth is 10
+
+
+def test_the_cost_of_what_cannot_be_run_is_known():
+    # More cells than an int64 holds, from sizes that are NumPy's.
+    sizes = np.full(80, 4)
+    scopes = [(a, b) for a in range(80) for b in range(a)]
+    for heuristic in HEURISTICS:
+        order = elimination_order(scopes, sizes, (), heuristic)
+        assert elimination_cost(scopes, sizes, order).largest == 4**80
+    plan = Elimination(scopes, sizes, [0])
+    assert (plan.cost.width, plan.cost.largest) == (79, 4**80)
+    assert plan.cost.bytes > 8 * 4**80
+    with pytest.raises(ValueError, match="a product over 80 variables"):
+        plan.run([np.ones((4, 4))] * len(scopes))
 
 
 def test_a_grid_is_summed_row_by_row_to_the_same_value():
@@ -328,6 +347,10 @@ def test_bad_input_is_told():
         elimination_order([(0,)], [2], (), "best")
     with pytest.raises(ValueError, match=r"targets \(0, 0\) name a variable twice"):
         Elimination([(0,)], [2], [0, 0])
+    with pytest.raises(
+        ValueError, match=r"the order has 1 of the 2 variables to sum out, \[0, 1\]"
+    ):
+        Elimination([(0, 1)], [2, 2], [], order=[1, 5])
     plan = Elimination([(0,), (0, 1)], [2, 2], [0])
     with pytest.raises(ValueError, match=r"Elimination.run: the table of scope \(0, 1\) has shape"):
         plan.run([np.ones(2), np.ones((3, 2, 2, 2))])
