@@ -16,6 +16,7 @@ from ppl_gen import (
     NUTS,
     SVI,
     BayesClassifier,
+    BayesianNetwork,
     FactorAnalysis,
     FactorNormal,
     GaussianMixture,
@@ -51,6 +52,12 @@ def penguins(rows: int = 80) -> tuple[pd.DataFrame, np.ndarray]:
     x = frame[["bill_length_mm", "body_mass_g", "sex"]].assign(heavy=frame["body_mass_g"] > 4200)
     x.loc[2, "sex"] = x.loc[5, "body_mass_g"] = None
     return x, frame["species"].astype(str).to_numpy()
+
+
+def islands() -> tuple[pd.DataFrame, None]:
+    """Categories, all known."""
+    frame = load_penguins().frame[["species", "island", "sex"]].dropna()
+    return frame.sample(60, random_state=0, ignore_index=True), None
 
 
 def seasons() -> tuple[list[pd.DataFrame], None]:
@@ -132,19 +139,30 @@ MODELS = {
     "bayesian_network": Model(
         lambda method: BayesianNetwork(
             [
-                ("kind", "sex"),
-                ("kind", "heavy"),
-                ("kind", "bill_length_mm"),
-                ("kind", "body_mass_g"),
+                ("z", "sex"),
+                ("z", "heavy"),
+                ("z", "bill_length_mm"),
+                ("z", "body_mass_g"),
                 ("bill_length_mm", "body_mass_g"),
             ],
-            states={"kind": 2},
+            states={"z": 2},
             inference=method,
             random_state=0,
         ),
         penguins,
         site=("p_sex", "sex"),
         by_name=True,
+    ),
+    "bayesian_network_of_tables": Model(
+        lambda method: BayesianNetwork(
+            [("species", "island"), ("species", "sex")], inference=method, random_state=0
+        ),
+        islands,
+        methods=("em", "conjugate", "svi", "nuts"),
+        site=("p_sex", "sex"),
+        by_name=True,
+        classes=False,
+        latent=(0,),
     ),
     "bayes_classifier_of_sequences": Model(
         lambda method: BayesClassifier(HiddenMarkovModel(1, inference=method, random_state=0)),
@@ -200,12 +218,19 @@ SLOW = [
     ("mixture", "nuts"),
     ("naive_bayes", "svi"),
     ("hidden_markov", "svi"),
+    ("bayesian_network", "svi"),
     ("factor_analysis", "svi"),
     ("mixture_of_factors", "svi"),
     ("mixture_of_factors", "nuts"),
     *(
         (name, m)
-        for name in ("markov_chain", "state_space", "autoregression", "probabilistic_pca")
+        for name in (
+            "bayesian_network_of_tables",
+            "markov_chain",
+            "state_space",
+            "autoregression",
+            "probabilistic_pca",
+        )
         for m in ("svi", "nuts")
     ),
 ]

@@ -140,6 +140,18 @@ class FamilyRules:
         index = ops.expand_dims(ops.broadcast_to(self.labels, batch), axis=-1)
         return ops.take_along_axis(each, index, axis=-1)[..., 0]
 
+    @property
+    def latent(self) -> str | None:
+        """The name of the latent that the family marginalises, if it says so."""
+        name: str | None = getattr(self.family, "latent", None)
+        return name
+
+    def latent_log_joint(self, value: Any) -> Any:
+        """Return the log joint density of rows and each state of the family's latent, (..., K)."""
+        rows = self.ops.reshape(value, (-1, value.shape[-1]))
+        each = self.family.latent_log_joint(self.parameters, rows)
+        return self.ops.reshape(each, (*value.shape[:-1], each.shape[-1]))
+
     def sample_labels(self, labels: Any, random: RandomSource) -> Any:
         """Draw one row for each label, shape ``labels.shape + (D,)``."""
         rows = self.family.sample(self.parameters, self.ops.reshape(labels, (-1,)), random)

@@ -62,6 +62,8 @@ class Network:
         In the order of the graph, discrete ones and numbers together.
     hidden : tuple of int
         Nodes that are missing in some of the training rows.
+    latent_node : int, optional
+        The discrete node that is asked for: hidden, or to be predicted.
     max_cells : int
         Cells of a table that inference makes, at most.
 
@@ -76,6 +78,7 @@ class Network:
     conditionals: tuple[NodeConditional, ...]
     parents: tuple[tuple[int, ...], ...]
     hidden: tuple[int, ...] = ()
+    latent_node: int | None = None
     max_cells: int = MAX_CELLS
     _trees: dict[Any, JunctionTree] = dataclasses.field(default_factory=dict, repr=False)
 
@@ -163,6 +166,7 @@ class Network:
             "conditionals": fields,
             "parents": [list(p) for p in self.parents],
             "hidden": list(self.hidden),
+            "latent_node": self.latent_node,
             "max_cells": self.max_cells,
         }
 
@@ -179,6 +183,7 @@ class Network:
             conditionals=tuple(conditionals),
             parents=tuple(tuple(p) for p in tree["parents"]),
             hidden=tuple(tree["hidden"]),
+            latent_node=tree["latent_node"],
             max_cells=tree["max_cells"],
         )
 
@@ -257,6 +262,15 @@ class Network:
     def log_prob(self, parameters: Parameters, x: Array) -> Array:
         """Log density of what rows show, in nats, in any array library: (n, 1)."""
         return log_density(self, parameters, x)[:, None]
+
+    @property
+    def latent(self) -> str | None:
+        """The name by which the program's `classify` asks for the latent node."""
+        return None if self.latent_node is None else str(self.names[self.latent_node])
+
+    def latent_log_joint(self, parameters: Parameters, x: Array) -> Array:
+        """Log joint density of rows and each state of the latent node: (n, size)."""
+        return log_density(self, parameters, x, self.latent_node)
 
     # -- the EM protocol -----------------------------------------------------------------------
 
@@ -403,8 +417,7 @@ class Network:
 
     def program(self) -> Program:
         """Return the network as a program, with its priors: see `network_program`."""
-        unseen = [v for v in self.hidden if self.sizes[v]]
-        return network_program(self, unseen[0] if len(unseen) == 1 else None)
+        return network_program(self, self.latent_node, self.latent or "z")
 
     def program_data(self, rows: Rows) -> dict[str, Array]:
         """Return the rows as the arguments of the program."""

@@ -20,13 +20,20 @@ Parameters = dict[str, Any]
 Scope = tuple[int, ...]
 
 
-def log_density(network: "Network", parameters: Parameters, x: Array) -> Array:
-    """Log density of what each row (n, V) shows, in nats: (n,)."""
+def log_density(
+    network: "Network", parameters: Parameters, x: Array, node: int | None = None
+) -> Array:
+    """Log density of what each row (n, V) shows, in nats: (n,).
+
+    Of a discrete `node`: jointly with each of its states, (n, size).
+    """
     xp = array_namespace(x)
     missing = xp.isnan(x)
     filled = xp.where(missing, xp.zeros_like(x), x)
     codes = xp.astype(filled, xp.int64)
-    opened = tuple(v for v in network.hidden if network.sizes[v])
+    keep = () if node is None else (node,)
+    hidden = {*network.hidden, *keep}
+    opened = tuple(v for v in sorted(hidden) if network.sizes[v])
     gaps = [group for group in network.groups if set(group.nodes) & set(network.hidden)]
     inside = {v for group in gaps for v in group.nodes}
     total = xp.zeros_like(x[:, 0])
@@ -47,7 +54,8 @@ def log_density(network: "Network", parameters: Parameters, x: Array) -> Array:
         zero = xp.zeros_like(x[:, :1])
         factors.append(((v,), xp.where(missing[:, v : v + 1] | same, zero, zero + IMPOSSIBLE)))
     if factors:
-        total = total + sum_out(xp, factors, network.sizes, ())
+        total = xp.reshape(total, (-1, *(1 for _ in keep)))
+        total = total + sum_out(xp, factors, network.sizes, keep)
     return total
 
 

@@ -178,7 +178,12 @@ def network_of_cpds(graph: "nx.DiGraph", cpds: CPDs, max_cells: int) -> Network:
 
 
 def network_of_rows(
-    graph: "nx.DiGraph", states: States, x: Array, prior: Any, max_cells: int
+    graph: "nx.DiGraph",
+    states: States,
+    x: Array,
+    prior: Any,
+    target: Any,
+    max_cells: int,
 ) -> Network:
     """Return the network that rows (n, V) are to be fitted by.
 
@@ -191,6 +196,8 @@ def network_of_rows(
         In the order of the graph's nodes; NaN where missing.
     prior : None, str, number or BDeu
         See `BayesianNetwork`.
+    target : name or None
+        The node to predict; by default the one with states that no row shows.
     max_cells : int
     """
     names = list(graph)
@@ -201,6 +208,7 @@ def network_of_rows(
     if shown.any():
         origin[shown] = np.nanmean(x[:, shown], axis=0)
         scale[shown] = np.nanvar(x[:, shown], axis=0)
+    unseen = [place[name] for name in names if states[name] and not shown[place[name]]]
     scale = np.where(scale > 0.0, scale, 1.0)  # a constant column has no units
     conditionals: list[NodeConditional] = []
     for name in names:
@@ -246,6 +254,7 @@ def network_of_rows(
         conditionals=tuple(conditionals),
         parents=tuple(tuple(place[p] for p in graph.predecessors(name)) for name in names),
         hidden=tuple(int(v) for v in np.flatnonzero(missing.any(axis=0))),
+        latent_node=place.get(target, unseen[0] if len(unseen) == 1 else None),
         max_cells=max_cells,
     )
 

@@ -268,7 +268,7 @@ class BayesianNetwork(NetworkRows, Queries):
         for v, name in enumerate(graph):
             if name in schema.names:
                 x[:, v] = values[:, schema.names.index(name)]
-        network = network_of_rows(graph, states, x, self.prior, self.max_cells)
+        network = network_of_rows(graph, states, x, self.prior, self.target, self.max_cells)
         data = Rows(x, rows.weights)
         network.check(x)
         if isinstance(method, Conjugate):
@@ -404,7 +404,7 @@ class BayesianNetwork(NetworkRows, Queries):
         """Return the fitted model, less its posterior's diagnostics, as plain data."""
         tree = super().to_tree()
         params = tree["params"]
-        if not self._is_learner:
+        if hasattr(self.graph, "edges"):
             graph = as_graph(self.graph)
             params["graph"] = {"nodes": list(graph.nodes), "edges": [list(e) for e in graph.edges]}
         if self.cpds is not None:
