@@ -13,13 +13,14 @@ from pathlib import Path
 
 from benchmarks.measure import Row
 
-JOBS = ("startup", "gaussian_mixture", "naive_bayes", "hidden_markov")
+JOBS = ("startup", "gaussian_mixture", "naive_bayes", "hidden_markov", "bayesian_network")
 PACKAGES = (
     "ppl_gen",
     "numpy",
     "scipy",
     "scikit-learn",
     "hmmlearn",
+    "pgmpy",
     "jax",
     "numpyro",
     "torch",
