@@ -78,6 +78,48 @@ def _at_rows(scope: Scope, table: Array, evidence: Mapping[int, Any]) -> tuple[S
     return kept, np.moveaxis(picked, -1, 0)
 
 
+def restrict(
+    scopes: Sequence[Scope], tables: Sequence[Array], evidence: Mapping[int, Any]
+) -> list[Array]:
+    """Return the tables at observed values, along whose axes one state is left.
+
+    The scopes stay as they are: a plan made once for the whole of a network serves any evidence,
+    where :func:`condition` gives smaller problems that have to be planned anew.
+
+    Parameters
+    ----------
+    scopes : sequence of tuple of int
+    tables : sequence of ndarray
+    evidence : mapping of int to int or ndarray (n,)
+        See :func:`condition`.
+
+    Returns
+    -------
+    list of ndarray
+        An axis of length one for every observed variable.
+
+    Examples
+    --------
+    >>> rain, wet = np.array([0.8, 0.2]), np.array([[0.9, 0.1], [0.3, 0.7]])
+    >>> restrict([(0,), (0, 1)], [rain, wet], {1: 1})[1].round(1)
+    array([[0.1],
+           [0.7]])
+    """
+    by_row = {v for v, codes in evidence.items() if np.ndim(codes) > 0}
+    ones = {v: slice(c, c + 1) for v, c in evidence.items() if v not in by_row}
+    everything = slice(None)
+    found = []
+    for scope, table in zip(scopes, tables, strict=True):
+        if not by_row.isdisjoint(scope):
+            _, picked = at_codes(scope, batch_last(scope, table), evidence)
+            axes = [None if v in evidence else everything for v in scope]
+            table = np.moveaxis(picked[(*axes, everything)], -1, 0)
+        elif not ones.keys().isdisjoint(scope):
+            table = table[(..., *[ones.get(v, everything) for v in scope])]
+        found.append(table)
+    return found
+
+
 def at_codes(scope: Scope, table: Array, codes: Mapping[int, Any]) -> tuple[Scope, Array]:
     """Return a factor at the codes (n,) of some variables, the batch axis last.
 

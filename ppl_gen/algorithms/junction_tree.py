@@ -331,7 +331,7 @@ class Beliefs:
 
     def __init__(self, tree: JunctionTree, n: int | None, parts: Sequence[Messages]) -> None:
         self._tree, self._n, self._parts = tree, n, parts
-        self.log_evidence = self._gather((), [part.log_evidence for part in parts])
+        self.log_evidence = self._gather([part.log_evidence for part in parts])
 
     def marginal(self, scope: Sequence[int]) -> Array:
         """Return the probabilities of the joint states of some variables that share a clique.
@@ -367,9 +367,7 @@ class Beliefs:
             }
 
         tables = self._map(part)
-        return [
-            self._gather(scope, [found[k] for found in tables]) for k, scope in enumerate(wanted)
-        ]
+        return [self._gather([found[k] for found in tables]) for k in range(len(wanted))]
 
     def expected_counts(
         self, scopes: Sequence[Sequence[int]], weights: Array | None = None
@@ -413,8 +411,7 @@ class Beliefs:
             }
 
         tables = self._map(part)
-        zeros = [np.zeros([self._tree.sizes[v] for v in scope]) for scope in wanted]
-        return [sum((found[k] for found in tables), zero) for k, zero in enumerate(zeros)]
+        return [sum([found[k] for found in tables[1:]], tables[0][k]) for k in range(len(wanted))]
 
     def _by_clique(
         self, scopes: Sequence[Sequence[int]]
@@ -430,11 +427,11 @@ class Beliefs:
         parts = self._parts
         return map_rows(lambda one: function(parts[one.start]), len(parts), chunk_rows=1)
 
-    def _gather(self, scope: Scope, tables: Sequence[Array]) -> Array:
+    def _gather(self, tables: Sequence[Array]) -> Array:
         """Put the tables (*sizes, rows) of the parts together, rows first."""
         if self._n is None:
-            return tables[0][..., 0].copy() if scope else tables[0][0]
-        joined = np.empty((self._n, *[self._tree.sizes[v] for v in scope]))
+            return tables[0][..., 0].copy()[()]
+        joined = np.empty((self._n, *tables[0].shape[:-1]))
         for part, table in zip(self._parts, tables, strict=True):
             joined[part.rows] = np.moveaxis(table, -1, 0)
         return joined

@@ -18,7 +18,7 @@ from ppl_gen.algorithms.elimination import (
     maximise,
     maximising_order,
 )
-from ppl_gen.algorithms.factors import condition
+from ppl_gen.algorithms.factors import condition, restrict
 
 #: Sums of at most 4**8 positive products of eight doubles: only rounding differs.
 EXACT = {"rtol": 1e-12, "atol": 0}
@@ -104,6 +104,22 @@ def test_draws_of_the_parameters_are_a_batch_too(seed):
         one = [draws[0], *(draw[i] for draw in draws[1:])]
         expected = brute_force_query(brute_force_product(scopes, sizes, one), targets, {})
         np.testing.assert_allclose(batch[i], expected, **EXACT)
+
+
+@pytest.mark.parametrize("n", [None, 3])
+@pytest.mark.parametrize("seed", range(20))
+def test_the_plan_of_the_whole_network_serves_any_evidence(seed, n):
+    rng, (_, sizes, tables), scopes = problem(seed)
+    targets = choose_targets(rng, len(sizes))
+    plan = Elimination(scopes, sizes, targets)
+    for _ in range(4):
+        evidence = choose_evidence(rng, sizes, targets, n)
+        new_scopes, new_tables = condition(scopes, tables, evidence)
+        expected = Elimination(new_scopes, sizes, targets).run(new_tables)
+        result = plan.run(restrict(scopes, tables, evidence))
+        np.testing.assert_allclose(result, expected, **EXACT)
+        codes, value = maximise(scopes, restrict(scopes, tables, evidence), sizes, targets)
+        assert codes.shape == (*np.shape(value), len(targets))
 
 
 def test_a_plan_runs_for_any_choice_of_batch_axes():

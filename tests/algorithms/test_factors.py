@@ -14,6 +14,7 @@ from ppl_gen.algorithms.factors import (
     condition,
     log_product,
     log_sum_exp,
+    restrict,
 )
 
 SIZES = [2, 3, 4]
@@ -48,6 +49,25 @@ def test_a_code_a_row_gives_a_batch(table, n):
     [scope], [rows] = condition([(2, 0, 1)], [table], {2: codes[2], 0: 1, 1: codes[1]})
     assert scope == ()
     np.testing.assert_array_equal(rows, table[codes[2], 1, codes[1]])
+
+
+@pytest.mark.parametrize("n", [5, 1, 0])
+def test_restricted_tables_are_the_slices_with_their_axes(table, n):
+    rng = np.random.default_rng(3)
+    scopes, tables = [(2, 0, 1), (1,)], [table, rng.random((n, 3))]
+    for evidence in (
+        {2: 3, 1: 1},
+        {2: rng.integers(4, size=n), 0: 1},
+        {0: rng.integers(2, size=n), 1: rng.integers(3, size=n)},
+    ):
+        _, sliced = condition(scopes, tables, evidence)
+        for scope, whole, one in zip(
+            scopes, restrict(scopes, tables, evidence), sliced, strict=True
+        ):
+            batch = whole.shape[: whole.ndim - len(scope)]
+            assert whole.shape == (*batch, *(1 if v in evidence else SIZES[v] for v in scope))
+            np.testing.assert_array_equal(whole.reshape(one.shape), one)
+    assert restrict(scopes, tables, {5: 0})[0] is table
 
 
 def test_what_is_not_mentioned_stays_as_it_is(table):

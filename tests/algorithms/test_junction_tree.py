@@ -12,7 +12,7 @@ from network_problems import brute_force_joint, brute_force_product, cpd_scopes,
 from scipy.stats import chi2
 
 from ppl_gen.algorithms.elimination import HEURISTICS, Elimination
-from ppl_gen.algorithms.factors import condition
+from ppl_gen.algorithms.factors import condition, restrict
 from ppl_gen.algorithms.junction_tree import JunctionTree
 
 #: Sums of at most 4**8 positive products of eight doubles: only rounding differs.
@@ -86,6 +86,18 @@ def test_hard_evidence_by_slices_equals_enumeration(seed):
     joint = brute_force_joint(parents, sizes, tables)
     scopes, sliced = condition(cpd_scopes(parents), tables, evidence)
     beliefs = JunctionTree(scopes, sizes).propagate(sliced)
+    whole = JunctionTree(cpd_scopes(parents), sizes)  # one tree for any evidence
+    restricted = restrict(cpd_scopes(parents), tables, evidence)
+    again = whole.propagate(restricted)
+    np.testing.assert_allclose(again.log_evidence, beliefs.log_evidence, rtol=1e-12, atol=1e-12)
+    for v in range(len(sizes)):
+        if v not in evidence:
+            np.testing.assert_allclose(again.marginal((v,)), beliefs.marginal((v,)), **EXACT)
+            expected = beliefs.marginal((v,)).reshape(-1, sizes[v]).sum(axis=0)
+            np.testing.assert_allclose(again.expected_counts([(v,)])[0], expected, **EXACT)
+    np.testing.assert_allclose(
+        whole.mode(restricted)[1], JunctionTree(scopes, sizes).mode(sliced)[1], rtol=1e-12
+    )
     for row in range(n if evidence else 0):
         index = tuple(evidence[v][row] if v in evidence else slice(None) for v in range(joint.ndim))
         table = joint[index]
@@ -288,6 +300,31 @@ def test_rows_in_logarithms_are_the_same_rows(seed):
         np.testing.assert_allclose(
             scaled.marginal(scope), plain.marginal(scope), rtol=1e-11, atol=1e-300
         )
+
+
+def test_tables_may_come_with_their_logarithms():
+    # Densities of many numbers: the first favours state 0 by e**5000, the second what the first
+    # does not, by more; as plain numbers the two together are zero.
+    rng = np.random.default_rng(0)
+    joint = rng.dirichlet(np.ones(4)).reshape(2, 2)
+    first, second = np.array([[0.0, -5000.0], [-1.0, 0.0]]), np.array([[-5001.0, 0.0], [0.0, -2.0]])
+    scopes, logs = [(0, 1), (0,), (0,)], {1: first, 2: second}
+    tables = [joint, np.exp(first), np.exp(second)]
+    tree = JunctionTree(scopes, [2, 2])
+    weights = np.log(joint) + (first + second)[:, :, None]
+    expected = np.logaddexp.reduce(weights.reshape(2, -1), axis=1)
+    beliefs = tree.propagate(tables, logs)
+    np.testing.assert_allclose(beliefs.log_evidence, expected, rtol=1e-14)
+    shares = np.exp(weights - expected[:, None, None])
+    # exp of a difference of numbers of order 5000
+    np.testing.assert_allclose(beliefs.marginal((0, 1)), shares, rtol=1e-11)
+    codes, log_prob = tree.mode(tables, logs)
+    np.testing.assert_allclose(log_prob, weights.reshape(2, -1).max(axis=1), rtol=1e-14)
+    assert codes.tolist() == [list(np.unravel_index(w.argmax(), (2, 2))) for w in weights]
+    drawn = tree.draw(
+        [tables[0], tables[1][0], tables[2][0]], rng, 20_000, {1: first[0], 2: second[0]}
+    )
+    assert chi_square(drawn, shares[0]) > 1e-4
 
 
 def test_what_is_impossible_is_zero_without_a_warning():
