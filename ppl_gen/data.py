@@ -176,11 +176,14 @@ class Schema:
         import pandas
 
         frame = pandas.DataFrame(columns, columns=[column.name for column in self.columns])
-        for column in self.columns:
+        for place, column in enumerate(self.columns):
             if column.kind == "category" and column.dtype == "category":
                 assert column.categories is not None
-                frame[column.name] = pandas.Categorical(
-                    frame[column.name], list(column.categories), ordered=column.ordered
+                codes = values[:, place]
+                frame[column.name] = pandas.Categorical.from_codes(
+                    _places(codes, np.isnan(codes)),
+                    list(column.categories),
+                    ordered=column.ordered,
                 )
         return frame
 
@@ -393,10 +396,10 @@ def _decode(values: Matrix, column: Column, whole: bool) -> Any:
     missing = np.isnan(values)
     if column.kind == "category":
         assert column.categories is not None
-        decoded = np.empty(len(values), dtype=object)
-        for row in np.flatnonzero(~missing):
-            decoded[row] = column.categories[int(values[row])]
-        return decoded
+        table = np.empty(len(column.categories) + 1, dtype=object)  # the last is what is missing
+        for code, category in enumerate(column.categories):
+            table[code] = category
+        return table[_places(values, missing)]
     if column.kind == "bool" and not missing.any():
         return values > 0.5
     dtype = column.dtype.lower()
@@ -405,6 +408,11 @@ def _decode(values: Matrix, column: Column, whole: bool) -> Any:
     if dtype.startswith(("int", "uint")) and whole and not missing.any() and _is_whole(values):
         return values.astype(dtype)
     return values
+
+
+def _places(codes: Matrix, missing: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
+    """Codes as whole numbers, -1 where missing."""
+    return np.where(missing, -1.0, codes).astype(np.intp)
 
 
 def _is_whole(values: Matrix) -> bool:

@@ -365,20 +365,29 @@ class Network:
         """Return the parameters: there is nothing that dies."""
         return parameters, 0
 
-    def probabilities(self, parameters: Parameters, x: Array, node: int) -> Array:
-        """Probabilities of a node's states for each row (n, V) that lacks it: (n, size).
+    def probabilities(
+        self, parameters: Parameters, x: Array, nodes: Sequence[int]
+    ) -> tuple[list[Array], Array]:
+        """Probabilities of nodes' states for each row (n, V), and the rows' log evidence.
 
-        Zeros, where the row has probability zero.
+        Returns
+        -------
+        probabilities : list of (n, size)
+            Zeros, where the row has probability zero.
+        log_evidence : (n,)
         """
-        found = np.empty((len(x), self.sizes[node]))
+        found = [np.empty((len(x), self.sizes[v])) for v in nodes]
+        log_evidence = np.empty(len(x))
 
         def chunk(rows: slice) -> None:
             for places, part in self.evidence(parameters, x[rows]):
-                shares = part.marginal((node,))
-                found[rows][places] = np.where(np.isfinite(part.log_evidence)[:, None], shares, 0.0)
+                possible = np.isfinite(part.log_evidence)[:, None]
+                log_evidence[rows][places] = part.log_evidence
+                for v, shares in zip(nodes, found, strict=True):
+                    shares[rows][places] = np.where(possible, part.marginal((v,)), 0.0)
 
         map_rows(chunk, len(x))
-        return found
+        return found, log_evidence
 
     # -- drawing -------------------------------------------------------------------------------
 

@@ -205,16 +205,17 @@ def network_of_rows(
     missing = np.isnan(x)
     shown = ~missing.all(axis=0)
     origin, scale = np.zeros(len(names)), np.ones(len(names))
-    if shown.any():
-        origin[shown] = np.nanmean(x[:, shown], axis=0)
-        scale[shown] = np.nanvar(x[:, shown], axis=0)
+    numbers = [v for v, name in enumerate(names) if states[name] is None and shown[v]]
+    if numbers:
+        origin[numbers] = np.nanmean(x[:, numbers], axis=0)
+        scale[numbers] = np.nanvar(x[:, numbers], axis=0)
     unseen = [place[name] for name in names if states[name] and not shown[place[name]]]
     scale = np.where(scale > 0.0, scale, 1.0)  # a constant column has no units
     conditionals: list[NodeConditional] = []
     for name in names:
         parents = list(graph.predecessors(name))
         discrete = [p for p in parents if states[p] is not None]
-        numbers = tuple(place[p] for p in parents if states[p] is None)
+        regressors = tuple(place[p] for p in parents if states[p] is None)
         sizes = tuple(len(states[p] or ()) for p in discrete)
         own = states[name]
         settings: dict[str, Any] = {
@@ -222,23 +223,23 @@ def network_of_rows(
             "parents": tuple(place[p] for p in discrete),
         }
         if own is None:
-            columns = [*numbers, place[name]]
+            columns = [*regressors, place[name]]
             conditionals.append(
                 LinearGaussian(
                     **settings,
                     sizes=sizes,
-                    regressors=numbers,
+                    regressors=regressors,
                     origin=origin[columns],
                     scale=scale[columns],
                 )
             )
-        elif numbers:
-            columns = list(numbers)
+        elif regressors:
+            columns = list(regressors)
             conditionals.append(
                 Softmax(
                     **settings,
                     sizes=(*sizes, len(own)),
-                    regressors=numbers,
+                    regressors=regressors,
                     origin=origin[columns],
                     scale=scale[columns],
                 )

@@ -80,24 +80,30 @@ class NetworkRows(GenerativeModel):
         """
         check_is_fitted(self)
         v = self._node_asked(X, node, "predict_proba")
+        return self._probabilities(X, [v])[0]
+
+    def _probabilities(self, X: Any, nodes: list[int]) -> list[Array]:
+        """Probabilities of the states of nodes, each by itself, less what X shows of any of them.
+
+        Draws weigh by p(row | draw).
+        """
+        network = self.structure_
         x = self._encode(X)
-        x[:, v] = np.nan
-        self.structure_.check(x, [v])
-        shares = np.zeros((len(x), self.structure_.sizes[v]))
-        n_draws = self._n_draws
-        logs = self._log_evidence_by_draw(x) if n_draws > 1 else np.zeros((1, len(x)))
-        weights = np.exp(logs - logs.max(axis=0))
-        weights /= weights.sum(axis=0)
-        for s in range(n_draws):
-            shares += weights[s][:, None] * self.structure_.probabilities(self._draw(s), x, v)
-        total = shares.sum(axis=1, keepdims=True)
-        if (total == 0.0).any():
-            row = int(np.flatnonzero(total[:, 0] == 0.0)[0])
-            raise ValueError(
-                f"{self._who}.predict_proba: row {row} has probability zero under the network; "
-                "check it, or give the tables a prior (prior='bdeu')"
-            )
-        return shares / total
+        x[:, nodes] = np.nan
+        network.check(x, nodes)
+        total = [np.zeros((len(x), network.sizes[v])) for v in nodes]
+        top = np.full(len(x), -np.inf)
+        for s in range(self._n_draws):
+            found, log_evidence = network.probabilities(self._draw(s), x, nodes)
+            higher = np.maximum(top, log_evidence)
+            with np.errstate(invalid="ignore"):
+                kept, added = np.exp(top - higher), np.exp(log_evidence - higher)
+            for shares, own in zip(total, found, strict=True):
+                shares *= np.where(np.isneginf(top), 0.0, kept)[:, None]
+                shares += own * np.where(np.isneginf(log_evidence), 0.0, added)[:, None]
+            top = higher
+        self._refuse_impossible(~np.isneginf(top), "predict_proba")
+        return [shares / shares.sum(axis=1, keepdims=True) for shares in total]
 
     def predict_log_proba(self, X: Any, node: Any = None) -> Array:
         """Logarithms of :meth:`predict_proba`."""
@@ -107,18 +113,28 @@ class NetworkRows(GenerativeModel):
     def predict(self, X: Any, nodes: Any = None) -> Any:
         """Likeliest state of a node for each row: (n,); of a list of nodes, a DataFrame.
 
-        Each node by itself: see :meth:`map_query` for what is likeliest together.
+        Each node by itself, of rows that lack them all: see :meth:`map_query` for what is
+        likeliest together.
         """
         check_is_fitted(self)
-        if isinstance(nodes, Sequence) and not isinstance(nodes, str):
-            import pandas as pd
+        several = isinstance(nodes, Sequence) and not isinstance(nodes, str)
+        asked = [self._node_asked(X, node, "predict") for node in (nodes if several else [nodes])]
+        best = {
+            self.structure_.names[v]: reading.array_of(self.structure_.states[v])[shares.argmax(axis=1)]
+            for v, shares in zip(asked, self._probabilities(X, asked), strict=True)
+        }
+        if not several:
+            return next(iter(best.values()))
+        import pandas as pd
 
-            index = X.index if hasattr(X, "index") else None
-            return pd.DataFrame({node: self.predict(X, node) for node in nodes}, index=index)
-        v = self._node_asked(X, nodes, "predict")
-        name = self.structure_.names[v]
-        best = self.predict_proba(X, name).argmax(axis=1)
-        return np.array(self.structure_.states[v])[best]
+        return pd.DataFrame(best, index=X.index if hasattr(X, "index") else None)
+
+    def _refuse_impossible(self, possible: Array, asker: str) -> None:
+        if not possible.all():
+            raise ValueError(
+                f"{self._who}.{asker}: row {int(np.argmin(possible))} has probability zero under "
+                "the network; check it, or give the tables a prior (prior='bdeu')"
+            )
 
     def _node_asked(self, X: Any, node: Any, asker: str) -> int:
         network = self.structure_
@@ -157,8 +173,11 @@ class NetworkRows(GenerativeModel):
         table of (n_samples, D), or the table and the hidden node (n_samples,) or nodes (a frame)
         """
         check_is_fitted(self)
-        if n_samples < 1:
-            raise ValueError(f"{self._who}.sample: n_samples is {n_samples}; it must be at least 1")
+        if not isinstance(n_samples, int | np.integer) or n_samples < 1:
+            raise ValueError(
+                f"{self._who}.sample: n_samples is {n_samples!r}; it must be a whole number, at "
+                "least 1"
+            )
         rng = self._rng() if random_state is None else np.random.default_rng(random_state)
         network = self.structure_
         chosen = rng.integers(self._n_draws, size=n_samples)
@@ -176,7 +195,8 @@ class NetworkRows(GenerativeModel):
         for v, name in enumerate(network.names):
             if name not in shown:
                 states, column = network.states[v], values[:, v]
-                columns[name] = column if states is None else np.array(states)[column.astype(int)]
+                whole = column if states is None else reading.array_of(states)[column.astype(int)]
+                columns[name] = whole
         if len(columns) == 1:
             return next(iter(columns.values()))
         import pandas as pd
@@ -200,7 +220,13 @@ class NetworkRows(GenerativeModel):
         table of (n, D), or a list of `n_draws` tables
         """
         check_is_fitted(self)
+        if n_draws is not None and (not isinstance(n_draws, int | np.integer) or n_draws < 1):
+            raise ValueError(
+                f"{self._who}.impute: n_draws is {n_draws!r}; expected None, or a whole number "
+                "of tables, at least 1"
+            )
         x, network = self._encode(X), self.structure_
+        self._refuse_impossible(self._log_evidence_by_draw(x).max(axis=0) > -np.inf, "impute")
         shown = list(X.columns) if is_frame(X) else self.schema_.names
         schema = self.schema_.take(shown)
         if n_draws is None:
