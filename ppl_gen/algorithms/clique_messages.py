@@ -191,13 +191,15 @@ def descend(
         known = {v: codes[v] for v in clique.separator}
         free = tuple(v for v in clique.scope if v not in known)
         scopes, here = list(clique.inflow), inflow(clique, tables, up)
-        if not any([kernel.has_rows(scope, t) for scope, t in zip(scopes, here, strict=True)]):
-            # The same for all rows: multiplied once, then looked up.
-            scopes, here = [clique.scope], [kernel.contract(clique.inflow, here, clique.scope)]
-        for k, scope in enumerate(scopes):
-            if not known.keys().isdisjoint(scope):
-                scopes[k], here[k] = at_codes(scope, here[k], known)
-        values = kernel.contract(tuple(scopes), here, free)
+        if any([kernel.has_rows(scope, t) for scope, t in zip(scopes, here, strict=True)]):
+            for k, scope in enumerate(scopes):
+                if not known.keys().isdisjoint(scope):
+                    scopes[k], here[k] = at_codes(scope, here[k], known)
+            values = kernel.contract(tuple(scopes), here, free)
+        else:  # the same for all rows: multiplied once, then looked up
+            values = kernel.contract(clique.inflow, here, clique.scope)
+            if known:
+                _, values = at_codes(clique.scope, values, known)
         shape = values.shape[: len(free)]
         chosen = choose(values.reshape(int(np.prod(shape)), -1))
         codes.update(zip(free, np.unravel_index(chosen, shape) if free else (), strict=True))
