@@ -44,8 +44,9 @@ class GaussianGroup:
     @property
     def family(self) -> Normal:
         """The normal of the nodes, one class a configuration of the boundary."""
-        width = len(self.nodes)
-        return Normal(reg_covar=0.0, n_columns=width, offset=np.zeros(width), missing=True)
+        # Sums are taken about the nodes' origins, as theirs are: far from zero, digits are kept.
+        origin = np.array([c.origin[-1] for c in self.conditionals])
+        return Normal(reg_covar=0.0, n_columns=len(self.nodes), offset=origin, missing=True)
 
     def _configurations(self, conditional: LinearGaussian) -> Array:
         """Number of the node's own configuration in each of the boundary: (K,)."""
@@ -103,7 +104,7 @@ class GaussianGroup:
     def _kept(self, by_boundary: Array, conditional: LinearGaussian) -> Array:
         """Sum over the boundary, but for the node's own discrete parents, in their order."""
         rest = by_boundary.shape[1:]
-        table = by_boundary.reshape(*self.sizes, *rest)
+        table = by_boundary.reshape((*self.sizes, *rest))
         kept = [self.boundary.index(p) for p in conditional.parents]
         away = tuple(axis for axis in range(len(self.sizes)) if axis not in kept)
         order = [sorted(kept).index(axis) for axis in kept]

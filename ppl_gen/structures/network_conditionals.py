@@ -31,6 +31,8 @@ Statistics = dict[str, Any]
 LOG_2PI = math.log(2.0 * math.pi)
 #: Least variance, as a share of the column's own.
 VARIANCE_FLOOR = 1e-6
+#: Squared share of a regressor that the others leave, below which it counts as theirs.
+COLLINEAR = 1e-12
 #: Prior rows behind intercepts and coefficients, once standardised.
 SHRINKAGE = 0.01
 #: Degrees of freedom of the prior of a variance: with the column's own variance as its scale, the
@@ -51,6 +53,8 @@ class Tabular:
     pseudocount : (*sizes) or None
         Prior count of each cell, added to those of the rows; None is maximum likelihood under EM
         and a uniform prior for posteriors.
+    fixed : (*sizes) or None
+        The table of a node that is set, which has no prior.
     """
 
     kind: ClassVar[str] = "tabular"
@@ -60,6 +64,7 @@ class Tabular:
     parents: tuple[int, ...]
     sizes: tuple[int, ...]
     pseudocount: Array | None = None
+    fixed: Array | None = None
 
     @property
     def scope(self) -> tuple[int, ...]:
@@ -169,6 +174,8 @@ class LinearGaussian:
         Their variances, which give the prior its units, and the variance its floor.
     proper : bool
         Whether EM maximises the posterior, too.
+    fixed : (2,) or None
+        Mean and variance of a number that is set, which has no parents and no prior.
     """
 
     kind: ClassVar[str] = "linear_gaussian"
@@ -181,6 +188,7 @@ class LinearGaussian:
     origin: Array
     scale: Array
     proper: bool = False
+    fixed: Array | None = None
 
     @property
     def scope(self) -> tuple[int, ...]:
@@ -219,19 +227,12 @@ class LinearGaussian:
         return moment.reshape(*self.sizes, *moment.shape[-2:])
 
     def moments(self, count: Array, total: Array, square: Array) -> Statistics:
-        """Return :meth:`statistics` from moments of the columns `numbers` about zero."""
+        """Return :meth:`statistics` from moments of the columns `numbers` about the origin."""
         width = len(self.numbers)
         moment = np.empty((*count.shape, width + 1, width + 1))
         moment[..., 0, 0] = count
-        about = total - count[..., None] * self.origin
-        moment[..., 0, 1:] = moment[..., 1:, 0] = about
-        crossed = total[..., :, None] * self.origin
-        moment[..., 1:, 1:] = (
-            square
-            - crossed
-            - np.swapaxes(crossed, -1, -2)
-            + count[..., None, None] * np.multiply.outer(self.origin, self.origin)
-        )
+        moment[..., 0, 1:] = moment[..., 1:, 0] = total
+        moment[..., 1:, 1:] = square
         return {"moment": moment}
 
     @property
@@ -249,27 +250,41 @@ class LinearGaussian:
             "origin": self.origin,
         }
 
-    def _solved(self, moment: Array, proper: bool) -> tuple[Array, Array, Array]:
-        """Coefficients at the origin (..., C + 1), residual sum (...), precision factor."""
+    def _solved(self, moment: Array) -> tuple[Array, Array, Array]:
+        """Posterior means of the coefficients at the origin, residual sum, precision."""
         gram = moment[..., :-1, :-1].copy()
         cross, square = moment[..., :-1, -1], moment[..., -1, -1]
         diagonal = np.arange(gram.shape[-1])
-        # Rows that leave a coefficient open leave it at zero.
-        units = np.concatenate([[1.0], self.scale[:-1]])
-        gram[..., diagonal, diagonal] += self._precision if proper else 1e-12 * units
+        gram[..., diagonal, diagonal] += self._precision
         solution = np.linalg.solve(gram, cross[..., None])[..., 0]
         residual = square - (solution * cross).sum(axis=-1)
         return solution, np.maximum(residual, 0.0), gram
+
+    def _least_squares(self, moment: Array) -> tuple[Array, Array]:
+        """Coefficients at the origin (..., C + 1), residual sum (...).
+
+        What the rows leave open, as where regressors are collinear, is at zero.
+        """
+        gram, cross = moment[..., :-1, :-1], moment[..., :-1, -1]
+        length = np.sqrt(np.diagonal(gram, axis1=-2, axis2=-1))
+        units = np.where(length > 0.0, length, 1.0)
+        scaled = gram / (units[..., :, None] * units[..., None, :])
+        inverse = np.linalg.pinv(scaled, rcond=COLLINEAR, hermitian=True)
+        solution = (inverse @ (cross / units)[..., None])[..., 0] / units
+        away = np.concatenate([-solution, np.ones((*solution.shape[:-1], 1))], axis=-1)
+        residual = np.einsum("...i,...ij,...j->...", away, moment, away)
+        return solution, np.maximum(residual, 0.0)
 
     def estimate(self, statistics: Statistics) -> Parameters:
         """Least squares, or the posterior mode of coefficients and variance."""
         moment = statistics["moment"]
         count = moment[..., 0, 0]
-        solution, residual, _ = self._solved(moment, self.proper)
         if self.proper:
+            solution, residual, _ = self._solved(moment)
             added = solution.shape[-1] + PRIOR_DOF + 2.0
             variance = (residual + self.scale[-1]) / (count + added)
         else:
+            solution, residual = self._least_squares(moment)
             variance = np.where(count > 0.0, residual / np.where(count > 0.0, count, 1.0), np.inf)
             variance = np.where(np.isfinite(variance), variance, self.scale[-1])
         variance = np.maximum(variance, VARIANCE_FLOOR * self.scale[-1])
@@ -337,7 +352,7 @@ class LinearGaussian:
     ) -> Parameters:
         """Independent draws of the normal-inverse-gamma posteriors (Gelman et al., 14.2)."""
         moment = statistics["moment"]
-        solution, residual, gram = self._solved(moment, True)
+        solution, residual, gram = self._solved(moment)
         shape = 0.5 * (PRIOR_DOF + moment[..., 0, 0])
         rate = 0.5 * (self.scale[-1] + residual)
         variance = rate / rng.standard_gamma(shape, size=(n_draws, *self.sizes))

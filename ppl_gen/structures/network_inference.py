@@ -6,14 +6,14 @@ integrated out of their group first (see ``gaussian_groups``). What is left open
 junction tree.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ppl_gen.algorithms.arrays import chosen
 from ppl_gen.algorithms.elimination import Elimination
-from ppl_gen.algorithms.junction_tree import Beliefs, JunctionTree
+from ppl_gen.algorithms.junction_tree import LIKELY, Beliefs, JunctionTree
 from ppl_gen.algorithms.normal import conditional
 from ppl_gen.engines.random_source import NumPyRandom
 from ppl_gen.structures.gaussian_groups import GaussianGroup
@@ -70,21 +70,32 @@ class NetworkEvidence:
         scopes: list[tuple[int, ...]] = []
         tables: list[Array] = []
         self._log_scale = np.zeros(len(x))
-        for scope, table in self._factors():
-            left, cut = self._cut(scope, table)
-            if left:
-                scopes.append(left)
-                tables.append(cut)
-            else:
-                with np.errstate(divide="ignore"):
-                    self._log_scale += np.log(cut)
+        for v, own in enumerate(network.conditionals):
+            if isinstance(own, Tabular):
+                left, cut = self._cut(own.scope, parameters[str(v)]["table"])
+                if left:
+                    scopes.append(left)
+                    tables.append(cut)
+                else:
+                    with np.errstate(divide="ignore"):
+                        self._log_scale += np.log(cut)
+        allowed: dict[int, Array] = {}
         for v in self.open:
             seen = ~missing[:, v]
             if seen.any():
-                indicator = np.ones((len(x), network.sizes[v]))
-                indicator[seen] = self.codes[seen, v, None] == np.arange(network.sizes[v])
+                allowed[v] = np.ones((len(x), network.sizes[v]), dtype=bool)
+                allowed[v][seen] = self.codes[seen, v, None] == np.arange(network.sizes[v])
                 scopes.append((v,))
-                tables.append(indicator)
+                tables.append(allowed[v].astype(np.float64))
+        #: Logarithms of tables whose entries may underflow, by their places.
+        self._logs: dict[int, Array] = {}
+        for left, logs in self._densities().items():
+            top = self._top(left, logs, allowed)
+            self._log_scale += top.reshape(-1)
+            if left:
+                self._logs[len(tables)] = logs - top
+                scopes.append(left)
+                tables.append(np.exp(np.minimum(logs - top, 0.0)))
         for v, likelihood in (likelihoods or {}).items():
             if v in self.open:
                 scopes.append((v,))
@@ -97,26 +108,31 @@ class NetworkEvidence:
         self.log_evidence = self._log_scale
         if self.open:
             self.tree = network.tree(tuple(scopes))
-            self.beliefs = self.tree.propagate(tables)
+            self.beliefs = self.tree.propagate(tables, self._logs)
             self.log_evidence = self._log_scale + self.beliefs.log_evidence
 
-    def _factors(self) -> Iterator[tuple[tuple[int, ...], Array]]:
-        """Yield scopes and tables: (*sizes), or (n, *sizes) less what goes to the log scale."""
+    def _densities(self) -> dict[tuple[int, ...], Array]:
+        """Log densities (n, *sizes) that the numbers give the open nodes, by these."""
         network = self.network
         inside = {v for g in self.gaps for v in network.groups[g].nodes}
+        found: dict[tuple[int, ...], Array] = {}
+
+        def add(scope: tuple[int, ...], log_table: Array) -> None:
+            left, cut = self._cut(scope, log_table)
+            found[left] = found[left] + cut if left in found else cut
+
         for v, own in enumerate(network.conditionals):
-            if isinstance(own, Tabular):
-                yield own.scope, self.parameters[str(v)]["table"]
-            elif v not in inside:
+            if not isinstance(own, Tabular) and v not in inside:
                 x, known = self.numbers_of(own)
                 log_table = own.log_table(self.parameters[str(v)], x)
                 if not known.all():  # nothing is known below: any distribution sums to one
                     log_table[~known] = -np.log(log_table.shape[-1])
-                yield own.scope, self._scaled(log_table)
+                add(own.scope, log_table)
         for g, joint in self._joints.items():
             group = network.groups[g]
             log_prob = group.family.log_prob(joint, self.x[:, group.nodes])  # (n, K)
-            yield group.boundary, self._scaled(log_prob.reshape(len(self.x), *group.sizes))
+            add(group.boundary, log_prob.reshape(len(self.x), *group.sizes))
+        return found
 
     def numbers_of(self, own: NodeConditional) -> tuple[Array, Array]:
         """Rows without gaps, and which of them show the numbers of a conditional: (n, V), (n,)."""
@@ -125,11 +141,15 @@ class NetworkEvidence:
             return self.x, np.ones(len(self.x), dtype=bool)
         return np.where(np.isnan(self.x), 0.0, self.x), ~gaps.any(axis=1)
 
-    def _scaled(self, log_table: Array) -> Array:
-        axes = tuple(range(1, log_table.ndim))
-        top = log_table.max(axis=axes, keepdims=True) if axes else log_table
-        self._log_scale += top.reshape(-1)
-        return np.exp(log_table - top)
+    def _top(self, left: tuple[int, ...], logs: Array, allowed: dict[int, Array]) -> Array:
+        """Largest log density of each row, of the states that it allows: (n, 1, ..)."""
+        for axis, v in enumerate(left):
+            if v in allowed:
+                shape = [len(self.x)] + [1] * len(left)
+                shape[axis + 1] = -1
+                logs = np.where(allowed[v].reshape(shape), logs, -np.inf)
+        top: Array = logs.max(axis=tuple(range(1, logs.ndim)), keepdims=True) if left else logs
+        return top
 
     def _cut(self, scope: tuple[int, ...], table: Array) -> tuple[tuple[int, ...], Array]:
         """Cut a factor at the observed codes: the scope left, and its table (n, *sizes)."""
@@ -152,8 +172,8 @@ class NetworkEvidence:
         if left:
             assert self.beliefs is not None
             inner = self.beliefs.marginal(left)
-            if len(inner) != len(self.x):
-                inner = np.broadcast_to(inner, (len(self.x), *inner.shape[1:]))
+            if inner.ndim == len(left):  # the same in all rows
+                inner = np.broadcast_to(inner, (len(self.x), *inner.shape))
         seen = [axis for axis, v in enumerate(nodes) if v not in self.open]
         if not seen:
             return inner
@@ -198,13 +218,30 @@ class NetworkEvidence:
 
     @property
     def factors(self) -> tuple[list[tuple[int, ...]], list[Array]]:
-        """Scopes and tables (n, *sizes) of what is left open, less the log scale."""
-        scopes = [] if self.tree is None else list(self.tree.scopes)
+        """Scopes and tables (n, *sizes) whose product is what is left open, up to a constant."""
+        if self.tree is None or self.beliefs is None:
+            return [], []
+        if np.min(self.beliefs.log_evidence) < np.log(LIKELY):
+            return self._conditionals()
         batched = [
             t if t.ndim > len(s) else np.broadcast_to(t, (len(self.x), *t.shape))
-            for s, t in zip(scopes, self._tables, strict=True)
+            for s, t in zip(self.tree.scopes, self._tables, strict=True)
         ]
-        return scopes, batched
+        return list(self.tree.scopes), batched
+
+    def _conditionals(self) -> tuple[list[tuple[int, ...]], list[Array]]:
+        """Each clique's conditional distribution given its separator, which does not underflow."""
+        assert self.tree is not None
+        assert self.beliefs is not None
+        pairs = zip(self.tree.cliques, self.tree.separators, strict=True)
+        cliques = [pair for pair in pairs if set(pair[0]) <= set(self.open)]
+        tables = []
+        for scope, separator in cliques:
+            joint = self.marginal(scope)
+            away = tuple(axis + 1 for axis, v in enumerate(scope) if v not in separator)
+            total = joint.sum(axis=away, keepdims=True)
+            tables.append(joint / np.where(total > 0.0, total, 1.0))
+        return [scope for scope, _ in cliques], tables
 
     def moments(self, nodes: Sequence[int]) -> tuple[Array, Array]:
         """Mean (C,) and second moments (C, C) of numbers, of the first row."""
@@ -245,7 +282,8 @@ class NetworkEvidence:
         """Complete the rows by a joint draw of all that is missing: (n, V)."""
         completed = self.x.copy()
         if self.tree is not None:
-            drawn = self.tree.draw(self._tables, rng, size=None if self._batched else len(self.x))
+            size = None if self._batched else len(self.x)
+            drawn = self.tree.draw(self._tables, rng, size, self._logs)
             completed[:, self.open] = drawn[:, self.open]
         for g, joint in self._joints.items():
             group = self.network.groups[g]
@@ -271,6 +309,6 @@ class NetworkEvidence:
         completed = self.codes.copy()
         if self.tree is None:
             return completed, self.log_evidence
-        codes, log_prob = self.tree.mode(self._tables)
+        codes, log_prob = self.tree.mode(self._tables, self._logs)
         completed[:, self.open] = codes[:, self.open]
         return completed, self._log_scale + log_prob
