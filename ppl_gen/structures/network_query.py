@@ -56,6 +56,10 @@ class QueryPlan:
             kept = {v - len(parents) for v in found if v >= len(parents)}
             soft = tuple(v for place, v in enumerate(soft) if place in kept)
         self.soft = soft
+        #: Nodes above the evidence that the targets do not depend on.
+        self.left_out = sorted(set(ancestors(parents, (*targets, *evidence, *soft))) - set(needed))
+        #: What tells whether the evidence there has any probability, where that is in doubt.
+        self.guard: QueryPlan | None = None
         #: Whether tables are all that it takes.
         self.tabular = all(isinstance(network.conditionals[v], Tabular) for v in needed)
         seen = {v: place for place, v in enumerate(evidence)}

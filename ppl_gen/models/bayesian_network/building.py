@@ -46,7 +46,7 @@ def as_graph(graph: Any) -> "nx.DiGraph":
         made = nx.DiGraph(graph)
     else:
         try:
-            pairs = [tuple(pair) for pair in graph]
+            pairs = [() if isinstance(pair, str) else tuple(pair) for pair in graph]
             made = nx.DiGraph(pairs)
         except (TypeError, nx.NetworkXError) as error:
             raise TypeError(
@@ -57,6 +57,15 @@ def as_graph(graph: Any) -> "nx.DiGraph":
         raise ValueError(f"{WHO}: the graph has no node")
     refuse_cycle(made)
     return made
+
+
+def refuse_unknown_states(states: Iterable[Any], graph: "nx.DiGraph") -> None:
+    """Raise ValueError if states are declared of what is no node."""
+    unknown = [name for name in states if name not in graph]
+    if unknown:
+        raise ValueError(
+            f"{WHO}: states has {unknown}, which are no nodes of the graph; it has {list(graph)}"
+        )
 
 
 def refuse_cycle(graph: "nx.DiGraph") -> None:
@@ -86,7 +95,12 @@ def read_cpds(
     import networkx as nx
 
     if not isinstance(cpds, Mapping):
-        cpds = {cpd.node: cpd for cpd in cpds}
+        given = list(cpds)
+        cpds = {cpd.node: cpd for cpd in given}
+        if len(cpds) < len(given):
+            raise ValueError(f"{WHO}: cpds has two distributions of one node; each has one")
+    if graph is None and not cpds:
+        raise ValueError(f"{WHO}: cpds is empty, and there is no graph; give one of them")
     if graph is None:
         loose = [name for name, cpd in cpds.items() if not isinstance(cpd, ConditionalDistribution)]
         if loose:
@@ -103,12 +117,16 @@ def read_cpds(
         raise ValueError(
             f"{WHO}: cpds has {unknown}, which are no nodes of the graph; it has {list(graph)}"
         )
-    declared = {name: tuple(given) for name, given in (states or {}).items()}
+    declared = {name: tuple(own) for name, own in (states or {}).items()}
+    refuse_unknown_states(declared, graph)
     for name, cpd in cpds.items():
         if isinstance(cpd, TabularCPD | SoftmaxCPD):
             declared.setdefault(name, cpd.states[cpd.node])
-    made: CPDs = {}
-    for name, cpd in cpds.items():
+    found: CPDs = {}
+    for name in nx.topological_sort(graph):  # an array's parents have their states before it
+        if name not in cpds:
+            continue
+        cpd = cpds[name]
         parents = tuple(graph.predecessors(name))
         if not isinstance(cpd, ConditionalDistribution):
             known = {n: declared[n] for n in (*parents, name) if n in declared}
@@ -120,7 +138,10 @@ def read_cpds(
                 f"{WHO}: the parents of {name!r} are {list(cpd.parents)} in its distribution, but "
                 f"{list(parents)} in the graph"
             )
-        made[name] = cpd
+        found[name] = cpd
+        if isinstance(cpd, TabularCPD):
+            declared.setdefault(name, cpd.states[name])
+    made: CPDs = {name: found[name] for name in cpds}
     for name, cpd in made.items():
         for other, own in cpd.states.items():
             there = declared.get(other)
@@ -280,7 +301,11 @@ def pseudocount(prior: Any, shape: tuple[int, ...]) -> Array | None:
         size = 10.0 / np.prod(shape) if prior == "bdeu" else 1.0
     elif hasattr(prior, "equivalent_sample_size"):
         size = prior.equivalent_sample_size / np.prod(shape)
-    if isinstance(size, bool) or not isinstance(size, int | float | np.number) or not size > 0.0:
+    if (
+        isinstance(size, bool)
+        or not isinstance(size, int | float | np.number)
+        or not 0.0 < size < np.inf
+    ):
         raise ValueError(
             f"{WHO}: prior is {prior!r}; expected None, 'bdeu', 'k2', BDeu(...), or a positive "
             "number, the prior count of every cell"

@@ -1,6 +1,6 @@
 """Evidence in names to evidence in codes; what has been looked up is kept."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,14 +28,16 @@ class Naming:
 
     def _targets(self, nodes: Any) -> tuple[int, ...]:
         """Places of the nodes that are asked for."""
-        key = nodes if isinstance(nodes, str) else tuple(listed(nodes))
-        found = self._plans.get(("targets", key))
+        names = listed(nodes)
+        try:
+            found = self._plans.get(("targets", *names))
+        except TypeError:  # a name that cannot be hashed is no node's
+            found = None
         if found is None:
-            names = listed(nodes)
             found = tuple(place_of(self.structure_, name) for name in names)
             if not found or len(set(found)) < len(found):
                 raise ValueError(f"{WHO}: nodes is {names}; expected at least one, each once")
-            self._remember(("targets", key), found)
+            self._remember(("targets", *names), found)
         return found
 
     def _codes(self, evidence: Evidence | None) -> tuple[dict[int, int], dict[int, float]]:
@@ -49,7 +51,7 @@ class Naming:
             self._plans["lookup"] = lookup
         codes: dict[int, int] = {}
         numbers: dict[int, float] = {}
-        for name, state in (evidence or {}).items():
+        for name, state in items_of(evidence, "evidence"):
             try:
                 v, own = lookup[name]
                 if own is None:
@@ -67,7 +69,7 @@ class Naming:
 
     def _likelihoods(self, soft_evidence: SoftEvidence | None) -> dict[int, Array]:
         likelihoods = {}
-        for name, given in (soft_evidence or {}).items():
+        for name, given in items_of(soft_evidence, "soft_evidence"):
             v = place_of(self.structure_, name)
             states = self.structure_.states[v]
             if states is None:
@@ -84,7 +86,10 @@ class Naming:
                         "likelihood of each"
                     )
                 given = [given[state] for state in states]
-            likelihood = np.asarray(given, dtype=np.float64)
+            try:
+                likelihood = np.asarray(given, dtype=np.float64)
+            except (TypeError, ValueError):  # no numbers
+                likelihood = np.empty(0)
             good = likelihood.shape == (len(states),) and np.isfinite(likelihood).all()
             if not good or (likelihood < 0.0).any() or not likelihood.any():
                 raise ValueError(
@@ -117,7 +122,22 @@ class Naming:
 
 
 def listed(names: Any) -> list[Any]:
-    """Return names as a list: one name, or several."""
-    if isinstance(names, str) or not isinstance(names, Sequence | set | frozenset):
+    """Return names as a list: one name, or several in a sequence, set, array or index."""
+    if isinstance(names, str):
         return [names]
-    return list(names)
+    if hasattr(names, "tolist"):
+        names = names.tolist()
+    return list(names) if isinstance(names, Sequence | set | frozenset) else [names]
+
+
+def items_of(evidence: Any, what: str) -> Iterable[tuple[Any, Any]]:
+    """Return the nodes that there is evidence on, each with its evidence."""
+    if evidence is None:
+        return ()
+    if not hasattr(evidence, "items"):
+        raise TypeError(
+            f"{WHO}: {what} is a {type(evidence).__name__}; expected a dict from node to "
+            + ("state" if what == "evidence" else "the likelihoods of its states")
+        )
+    items: Iterable[tuple[Any, Any]] = evidence.items()
+    return items

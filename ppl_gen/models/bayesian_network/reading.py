@@ -26,11 +26,15 @@ def declared_states(states: Mapping[Any, Any] | None) -> dict[Any, tuple[Any, ..
     for name, given in (states or {}).items():
         if isinstance(given, int | np.integer) and not isinstance(given, bool):
             given = range(int(given))
-        if isinstance(given, str) or not isinstance(given, Sequence | np.ndarray | range):
+        if hasattr(given, "tolist"):  # an array, or the categories of a column
+            given = given.tolist()
+        if isinstance(given, str) or not isinstance(given, Sequence):
             raise ValueError(
                 f"{WHO}: states[{name!r}] is {given!r}; expected a sequence of states, or how many"
             )
         own = tuple(s.item() if isinstance(s, np.generic) else s for s in given)
+        if any(s is None or s != s for s in own):
+            raise ValueError(f"{WHO}: states[{name!r}] is {list(own)}; None and NaN are no states")
         if not own or len(set(own)) < len(own):
             raise ValueError(f"{WHO}: states[{name!r}] is {list(own)}; expected each state once")
         declared[name] = own
@@ -115,7 +119,9 @@ def encode(network: Network, schema: Schema, X: Any) -> Array:
         If the table has no names, and not a column for each of the table's that was fitted.
     """
     names = list(network.names)
-    if not is_frame(X):
+    if is_frame(X):
+        refuse_duplicates(X)
+    else:
         X = np.asarray(X)
         if X.ndim != 2 or X.shape[1] != len(schema.columns) or X.dtype.kind not in "iufb":
             raise TypeError(
@@ -124,10 +130,10 @@ def encode(network: Network, schema: Schema, X: Any) -> Array:
                 f"{schema.names}"
             )
         values = np.full((len(X), len(names)), np.nan)
-        for place, column in enumerate(schema.columns):
-            v = names.index(schema.names[place])
-            values[:, v] = _codes_of_numbers(X[:, place], network.states[v], column.name)
-        return values
+        for place, name in enumerate(schema.names):
+            v = names.index(name)
+            values[:, v] = _codes_of_numbers(X[:, place], network.states[v], name)
+        return _without_infinity(values, names)
     known = dict(zip(schema.names, schema.columns, strict=True))
     values = np.full((X.shape[0], len(names)), np.nan)
     for place, name in enumerate(X.columns):
@@ -145,10 +151,34 @@ def encode(network: Network, schema: Schema, X: Any) -> Array:
         else:
             column = Column(name, "category", str(series.dtype), categories=states)
             values[:, v] = encode_column(series, column, WHO)
-    if np.isinf(values).any():
-        name = names[int(np.flatnonzero(np.isinf(values).any(axis=0))[0])]
+    return _without_infinity(values, names)
+
+
+def _without_infinity(values: Array, names: list[Any]) -> Array:
+    infinite = np.isinf(values).any(axis=0)
+    if infinite.any():
+        name = names[int(infinite.argmax())]
         raise ValueError(f"{WHO}: column {name!r} contains infinity; mark it missing (NaN)")
     return values
+
+
+def refuse_duplicates(X: Any) -> None:
+    """Raise ValueError if two columns of a frame have one name."""
+    columns = list(X.columns)
+    twice = [name for place, name in enumerate(columns) if name in columns[:place]]
+    if twice:
+        raise ValueError(f"{WHO}: X has the column {twice[0]!r} twice; each node is one column")
+
+
+def array_of(states: tuple[Any, ...] | None) -> Array:
+    """Return the names of states as an array, each as it is."""
+    states = states or ()
+    kinds = {type(state) for state in states}
+    if len(kinds) == 1 and kinds <= {str, bool, int, float}:
+        return np.array(states)
+    array = np.empty(len(states), dtype=object)
+    array[:] = states
+    return array
 
 
 def _codes_of_numbers(values: Array, states: tuple[Any, ...] | None, name: Any) -> Array:

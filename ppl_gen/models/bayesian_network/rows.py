@@ -120,7 +120,9 @@ class NetworkRows(GenerativeModel):
         several = isinstance(nodes, Sequence) and not isinstance(nodes, str)
         asked = [self._node_asked(X, node, "predict") for node in (nodes if several else [nodes])]
         best = {
-            self.structure_.names[v]: reading.array_of(self.structure_.states[v])[shares.argmax(axis=1)]
+            self.structure_.names[v]: reading.array_of(self.structure_.states[v])[
+                shares.argmax(axis=1)
+            ]
             for v, shares in zip(asked, self._probabilities(X, asked), strict=True)
         }
         if not several:
