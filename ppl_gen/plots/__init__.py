@@ -4,6 +4,7 @@ Every function draws on the axes given, or on new ones, and returns them.
 """
 
 from ppl_gen.plots.forecasts import plot_forecast
+from ppl_gen.plots.networks import plot_network
 from ppl_gen.plots.rows import plot_calibration, plot_explanation, plot_history, plot_mixture
 from ppl_gen.plots.states import plot_run_lengths, plot_states
 from ppl_gen.plots.transitions import plot_transitions
@@ -14,6 +15,7 @@ __all__ = [
     "plot_forecast",
     "plot_history",
     "plot_mixture",
+    "plot_network",
     "plot_run_lengths",
     "plot_states",
     "plot_transitions",
