@@ -46,6 +46,14 @@ def all_dags(n_nodes):
     return [parents for parents in itertools.product(*choices) if is_acyclic(parents)]
 
 
+def edges_of(parents):
+    """Return a graph given by the parents of each node as an array (V, V)."""
+    edges = np.zeros((len(parents), len(parents)), bool)
+    for v, above in enumerate(parents):
+        edges[list(above), v] = True
+    return edges
+
+
 def is_acyclic(parents):
     """Tell whether taking away the nodes without parents, again and again, leaves none."""
     left = set(range(len(parents)))

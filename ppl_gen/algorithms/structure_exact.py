@@ -62,6 +62,7 @@ def exact_search(scores: LocalScores, limits: Constraints, *, progress: bool = T
     limits : Constraints
         There must be a graph that keeps them.
     progress : bool
+        Whether a bar shows how many tables are counted.
 
     Returns
     -------
@@ -81,7 +82,7 @@ def exact_search(scores: LocalScores, limits: Constraints, *, progress: bool = T
     size, tables = exact_cost(scores, limits.max_parents)
     if size > MOST_BYTES or tables > MOST_TABLES:
         raise ValueError(
-            f"exact_search: {scores.n_nodes} nodes with up to {limits.max_parents} parents need "
+            f"{scores.who}: {scores.n_nodes} nodes with up to {limits.max_parents} parents need "
             f"{size / 2**20:,.0f} MiB and {tables:,} tables; the bounds are "
             f"{MOST_BYTES / 2**20:,.0f} MiB and {MOST_TABLES:,}; set max_parents lower, leave "
             "columns out, or search by hill climbing"

@@ -165,6 +165,8 @@ class LocalScores:
         How many times each row counts.
     names : sequence, optional
         Names of the nodes, for messages.
+    who : str
+        Who asks, for messages.
 
     Attributes
     ----------
@@ -195,7 +197,9 @@ class LocalScores:
         score: Score,
         weights: Floats | None = None,
         names: Sequence[Any] | None = None,
+        who: str = "LocalScores",
     ) -> None:
+        self.who = who
         self.sizes = tuple(int(size) for size in sizes)
         self.names = list(range(len(self.sizes))) if names is None else list(names)
         self.score = score
@@ -273,7 +277,7 @@ class LocalScores:
     def _discrete(self, v: int, parents: Sequence[int]) -> float:
         if any(self.sizes[u] == 0 for u in parents):
             raise ValueError(
-                f"LocalScores.local: {self.names[v]!r} is discrete and has a continuous parent; "
+                f"{self.who}: {self.names[v]!r} is discrete and has a continuous parent; "
                 "structure is searched among graphs without such edges: forbid it, or cut the "
                 "parent into classes"
             )
@@ -362,22 +366,22 @@ class LocalScores:
 
     def _check(self, values: Floats) -> None:
         if len(values) == 0:
-            raise ValueError("LocalScores: there is no row to score; give a table with rows")
+            raise ValueError(f"{self.who}: there is no row to score; give a table with rows")
         names = [self.names[v] for v in np.flatnonzero(np.isnan(values).any(axis=0))]
         if names:
             raise ValueError(
-                f"LocalScores: missing values in {', '.join(map(repr, names))}; structure is "
+                f"{self.who}: missing values in {', '.join(map(repr, names))}; structure is "
                 "scored on complete rows: impute them, drop them, or give the graph and fit by EM"
             )
         for v, size in enumerate(self.sizes):
             column = values[:, v]
             if size and not ((column >= 0) & (column < size) & (column == np.floor(column))).all():
                 raise ValueError(
-                    f"LocalScores: {self.names[v]!r} has values that are not codes 0 to {size - 1}"
+                    f"{self.who}: {self.names[v]!r} has values that are not codes 0 to {size - 1}"
                 )
             if not size and not self.score.gaussian:
                 raise ValueError(
-                    f"LocalScores: {type(self.score).__name__} is a score for counts, and "
+                    f"{self.who}: {type(self.score).__name__} is a score for counts, and "
                     f"{self.names[v]!r} is continuous; use 'bic', or declare its states"
                 )
 

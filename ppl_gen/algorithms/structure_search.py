@@ -282,7 +282,7 @@ def hill_climb(
     tabu: int,
     restarts: int,
     rng: np.random.Generator,
-    progress: bool = True,
+    interactive: bool = True,
 ) -> Found:
     """Climb from a graph by adding, dropping and turning edges, the best move first.
 
@@ -298,7 +298,8 @@ def hill_climb(
     restarts : int
         Further climbs, each from the best graph so far with edges dropped and turned at random.
     rng : numpy.random.Generator
-    progress : bool
+    interactive : bool
+        Whether a bar shows the progress, and Ctrl-C ends the search with the best graph so far.
 
     Returns
     -------
@@ -307,7 +308,7 @@ def hill_climb(
     Warns
     -----
     RuntimeWarning
-        If Ctrl-C ended the search; the best graph so far is returned.
+        If Ctrl-C ended the search.
 
     References
     ----------
@@ -319,7 +320,7 @@ def hill_climb(
     try:
         climber = Climber(scores, limits, start, rng)
         found.score = climber.score
-        with tqdm(desc="structure search", unit="move", delay=1.0, disable=not progress) as bar:
+        with tqdm(desc="structure search", unit="move", delay=1.0, disable=not interactive) as bar:
             for climb in range(restarts + 1):
                 if climb:
                     climber.place(found.edges)
@@ -331,11 +332,13 @@ def hill_climb(
                     bar.set_postfix_str(f"score {found.score:.6g}", refresh=False)
                     bar.update()
     except KeyboardInterrupt:
+        if not interactive:
+            raise
         warnings.warn(
-            f"hill_climb: stopped by Ctrl-C after {len(found.history)} moves; this is the best "
+            f"{scores.who}: stopped by Ctrl-C after {len(found.history)} moves; this is the best "
             "graph so far",
             RuntimeWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
     return found
 
