@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
-from sklearn.utils.validation import check_is_fitted, column_or_1d
+from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
 
 from ppl_gen.algorithms.trees import tree_map
 from ppl_gen.data import Rows, is_frame, to_numpy
@@ -21,9 +21,10 @@ from ppl_gen.models.bayesian_network.building import (
     network_of_cpds,
     network_of_rows,
     read_cpds,
+    refuse_unknown_states,
 )
 from ppl_gen.models.bayesian_network.cpd import ConditionalDistribution
-from ppl_gen.models.bayesian_network.cpds import cpd_from_tree
+from ppl_gen.models.bayesian_network.cpds import TabularCPD, cpd_from_tree
 from ppl_gen.models.bayesian_network.queries import Queries
 from ppl_gen.models.bayesian_network.rows import NetworkRows
 from ppl_gen.structures.bayesian_network import MAX_CELLS, Network
@@ -101,8 +102,8 @@ class BayesianNetwork(NetworkRows, Queries):
     >>> network = BayesianNetwork([("rain", "grass")], prior=1.0).fit(frame)
     >>> network.query("rain", {"grass": "wet"})
     rain
-    no     0.384615
-    yes    0.615385
+    no     0.425532
+    yes    0.574468
     Name: probability, dtype: float64
     """
 
@@ -166,13 +167,27 @@ class BayesianNetwork(NetworkRows, Queries):
     def _publish(self) -> None:
         self._plans = {}
         if self.target is not None:
-            states = self.states_.get(self.target)
-            if states is None:
-                raise ValueError(
-                    f"{self._who}: target is {self.target!r}; expected a node with states, of "
-                    f"{[name for name, own in self.states_.items() if own]}"
-                )
-            self.classes_ = np.array(states)
+            self._check_target(self.states_)
+            self.classes_ = reading.array_of(self.states_[self.target])
+
+    def _check_target(self, states: Mapping[Any, Any]) -> None:
+        if self.target is not None and states.get(self.target) is None:
+            what = "a column of numbers" if self.target in states else "no node"
+            raise ValueError(
+                f"{self._who}: target is {self.target!r}, {what}; expected a node with states, of "
+                f"{[name for name, own in states.items() if own]} (numbers that are codes are "
+                "declared: states={...})"
+            )
+
+    def _declared(self) -> dict[Any, tuple[Any, ...]]:
+        """States that were said beforehand, by themselves or with a distribution."""
+        declared = reading.declared_states(self.states)
+        if self.cpds is not None:
+            graph = None if self._is_learner else as_graph(self.graph)
+            for cpd in read_cpds(self.cpds, graph, declared)[1].values():
+                for name, own in cpd.states.items():
+                    declared.setdefault(name, own)
+        return declared
 
     # -- what it is ----------------------------------------------------------------------------
 
@@ -240,11 +255,29 @@ class BayesianNetwork(NetworkRows, Queries):
         Returns
         -------
         self
+
+        Raises
+        ------
+        ValueError, TypeError
+            If the table, the graph, the states and the method do not go together. An earlier fit
+            stays as it was.
         """
+        before = dict(self.__dict__)
+        try:
+            return self._fit(X, y, sample_weight)
+        except BaseException:
+            self.__dict__ = before
+            raise
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any) -> Self:
         method = self._resolved_method()
         X = self._with_target(X, y)
-        declared = reading.declared_states(self.states)
+        declared = self._declared()
+        if is_frame(X):
+            reading.refuse_duplicates(X)
         rows = self._read_rows(X, sample_weight, None)
+        if not is_frame(X) and not self._is_learner:
+            self.schema_ = reading.named_by_place(self.schema_, list(as_graph(self.graph)))
         schema, values = reading.declared_schema(self.schema_, rows.values, declared)
         states = declared | {
             name: declared.get(name, reading.states_of_column(column))
@@ -252,6 +285,7 @@ class BayesianNetwork(NetworkRows, Queries):
         }
         rng = self._rng()
         graph = self._graph_of(schema.names, values, states, rows.weights, rng)
+        refuse_unknown_states(declared, graph)
         unseen = [name for name in graph if name not in states]
         if unseen:
             raise ValueError(
@@ -268,6 +302,7 @@ class BayesianNetwork(NetworkRows, Queries):
         for v, name in enumerate(graph):
             if name in schema.names:
                 x[:, v] = values[:, schema.names.index(name)]
+        self._check_target(states)
         network = network_of_rows(graph, states, x, self.prior, self.target, self.max_cells)
         data = Rows(x, rows.weights)
         network.check(x)
@@ -291,6 +326,7 @@ class BayesianNetwork(NetworkRows, Queries):
             raise ValueError(
                 f"{self._who}.fit: {self.target!r} is a column of X, and y is given too; drop one"
             )
+        check_consistent_length(X, y)
         if type(X).__module__.startswith("polars"):
             import polars
 
@@ -379,7 +415,12 @@ class BayesianNetwork(NetworkRows, Queries):
             for v, cpd in given.items():
                 own = structure.conditionals[int(v)]
                 order = tuple(structure.names[p] for p in structure.parents[int(v)])
-                if own.kind == cpd.kind and cpd.parents == order:
+                if own.kind != cpd.kind:
+                    continue
+                if isinstance(cpd, TabularCPD):
+                    axes = [cpd.parents.index(parent) for parent in order]
+                    parameters[v] = {"table": cpd.values.transpose(*axes, -1)}
+                elif cpd.parents == order:
                     parameters[v] = cpd.parameters
             return parameters
 

@@ -97,6 +97,28 @@ def declared_schema(
     return Schema(schema.container, tuple(columns)), coded
 
 
+def named_by_place(schema: Schema, nodes: list[Any]) -> Schema:
+    """Return the schema of an array with the names of the nodes that its columns are.
+
+    Those of nodes that are named by the columns' places, or else all nodes in their order.
+
+    Raises
+    ------
+    ValueError
+        If there are more or fewer.
+    """
+    places = range(len(schema.columns))
+    if set(nodes) >= set(places):
+        return schema
+    if len(nodes) != len(places):
+        raise ValueError(
+            f"{WHO}.fit: X is an array of {len(places)} columns, and the graph has {len(nodes)} "
+            f"nodes ({nodes}); give a DataFrame, whose columns have names"
+        )
+    columns = zip(schema.columns, nodes, strict=True)
+    return Schema(schema.container, tuple(dataclasses.replace(c, name=n) for c, n in columns))
+
+
 def schema_of_network(network: Network) -> Schema:
     """Return the schema of tables drawn from a network that was never fitted to one."""
     columns = tuple(
