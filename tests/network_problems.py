@@ -58,3 +58,11 @@ def brute_force_product(scopes, sizes, tables):
 def brute_force_joint(parents, sizes, tables):
     """Return p(x_0, ..., x_{V-1}) of a network as an array with V axes."""
     return brute_force_product(cpd_scopes(parents), sizes, tables)
+
+
+def grid(side):
+    """Return the pairs of neighbours in a square of variables, numbered row by row."""
+    number = np.arange(side * side).reshape(side, side)
+    pairs = [*zip(number[:, :-1].ravel(), number[:, 1:].ravel(), strict=True)]
+    pairs += zip(number[:-1].ravel(), number[1:].ravel(), strict=True)
+    return [(int(a), int(b)) for a, b in pairs]

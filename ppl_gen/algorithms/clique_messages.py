@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ppl_gen.algorithms.elimination import eliminate
+from ppl_gen.algorithms.elimination_orders import eliminate
 from ppl_gen.algorithms.factors import LogSums, Scope, Sums, at_codes
 
 Array = Any

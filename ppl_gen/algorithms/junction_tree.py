@@ -25,7 +25,7 @@ from ppl_gen.algorithms.clique_messages import (
     collect,
     descend,
 )
-from ppl_gen.algorithms.elimination import cost_of, elimination_order
+from ppl_gen.algorithms.elimination_orders import cost_of, elimination_order
 from ppl_gen.algorithms.factors import (
     LogMaxima,
     LogSums,
@@ -60,7 +60,7 @@ class JunctionTree:
         The number of states of every variable. One that no factor mentions is uniform, and
         changes neither the evidence nor the log probability of a state.
     heuristic : str
-        See :func:`~ppl_gen.algorithms.elimination.elimination_order`.
+        See :func:`~ppl_gen.algorithms.elimination_orders.elimination_order`.
 
     Attributes
     ----------

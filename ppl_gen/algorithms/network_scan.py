@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from ppl_gen.algorithms.elimination import Step, eliminate, elimination_order
+from ppl_gen.algorithms.elimination_orders import Step, eliminate, elimination_order
 
 Array = Any
 Scope = tuple[int, ...]

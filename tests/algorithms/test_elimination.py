@@ -1,4 +1,4 @@
-"""Orders, costs and results of variable elimination, beside brute force."""
+"""Queries and marginal maxima by variable elimination, beside brute force."""
 
 import itertools
 import math
@@ -7,17 +7,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from network_problems import brute_force_joint, brute_force_product, cpd_scopes, random_network
-
-from ppl_gen.algorithms.elimination import (
-    HEURISTICS,
-    Cost,
-    Elimination,
-    elimination_cost,
-    elimination_order,
-    maximise,
-    maximising_order,
+from network_problems import (
+    brute_force_joint,
+    brute_force_product,
+    cpd_scopes,
+    grid,
+    random_network,
 )
+
+from ppl_gen.algorithms.elimination import Elimination, maximise
+from ppl_gen.algorithms.elimination_orders import HEURISTICS
 from ppl_gen.algorithms.factors import condition, restrict
 
 #: Sums of at most 4**8 positive products of eight doubles: only rounding differs.
@@ -185,30 +184,6 @@ def test_results_are_never_views_of_the_tables():
     assert table.max() < 1.0
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.integers(0, 2**31), st.sampled_from(HEURISTICS), st.integers(0, 3))
-def test_orders_hold_every_variable_once_and_cost_what_they_say(seed, heuristic, n_kept):
-    _, (_, sizes, _), scopes = problem(seed)
-    keep = list(range(min(n_kept, len(sizes))))
-    order = elimination_order(scopes, sizes, keep, heuristic)
-    assert sorted(order) == [v for v in range(len(sizes)) if v not in keep]
-    assert order == elimination_order(scopes, sizes, keep, heuristic)
-    assert elimination_cost(scopes, sizes, order) == _counted(scopes, sizes, order)
-    assert Elimination(scopes, sizes, keep, heuristic).cost == _counted(scopes, sizes, order)
-
-
-def _counted(scopes, sizes, order):
-    """Count the cells of every product of an elimination by sets."""
-    live, products = [set(scope) for scope in scopes], []
-    for v in order:
-        product = set().union(*(scope for scope in live if v in scope))
-        products.append(product)
-        live = [scope for scope in live if v not in scope] + [product - {v}]
-    products.append(set().union(*live))
-    cells = [math.prod(sizes[v] for v in product) for product in products]
-    return Cost(max(len(p) for p in products) - 1, max(cells), sum(cells))
-
-
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**31), st.randoms(use_true_random=False))
 def test_the_probability_of_evidence_is_the_same_in_any_order(seed, shuffler):
@@ -233,37 +208,6 @@ def test_the_probability_of_evidence_is_the_same_in_any_order(seed, shuffler):
     np.testing.assert_allclose(plan.run(new_tables), value, **EXACT)
     joint = brute_force_joint(parents, sizes, tables)
     np.testing.assert_allclose(value, brute_force_query(joint, [], evidence), **EXACT)
-
-
-def grid(side):
-    """Pairs of neighbours in a square of binary variables, and random tables of them."""
-    number = np.arange(side * side).reshape(side, side)
-    pairs = [*zip(number[:, :-1].ravel(), number[:, 1:].ravel(), strict=True)]
-    pairs += zip(number[:-1].ravel(), number[1:].ravel(), strict=True)
-    return [(int(a), int(b)) for a, b in pairs]
-
-
-def test_orders_of_large_graphs_are_near_the_best_width():
-    chain = [(v, v + 1) for v in range(999)]
-    for heuristic in HEURISTICS:
-        order = elimination_order(chain, [3] * 1000, (), heuristic)
-        assert elimination_cost(chain, [3] * 1000, order).width == 1
-    order = elimination_order(grid(10), [2] * 100)
-    assert elimination_cost(grid(10), [2] * 100, order).width <= 13  # the treewidth is 10
-
-
-def test_the_cost_of_what_cannot_be_run_is_known():
-    # More cells than an int64 holds, from sizes that are NumPy's.
-    sizes = np.full(80, 4)
-    scopes = [(a, b) for a in range(80) for b in range(a)]
-    for heuristic in HEURISTICS:
-        order = elimination_order(scopes, sizes, (), heuristic)
-        assert elimination_cost(scopes, sizes, order).largest == 4**80
-    plan = Elimination(scopes, sizes, [0])
-    assert (plan.cost.width, plan.cost.largest) == (79, 4**80)
-    assert plan.cost.bytes > 8 * 4**80
-    with pytest.raises(ValueError, match="a product over 80 variables"):
-        plan.run([np.ones((4, 4))] * len(scopes))
 
 
 def test_a_grid_is_summed_row_by_row_to_the_same_value():
@@ -323,7 +267,6 @@ def test_marginal_maxima_are_not_those_of_the_joint():
     codes, value = maximise([(0, 1)], [table], [2, 2], [0])
     assert codes.tolist() == [1]
     np.testing.assert_allclose(np.exp(value), 0.6, rtol=1e-14)
-    assert maximising_order([(0, 1)], [2, 2], [0]) == ([1], [0])
 
 
 def test_maxima_do_not_underflow():
@@ -359,8 +302,6 @@ def test_an_impossible_batch_row_is_zero_and_the_others_are_not():
 
 
 def test_bad_input_is_told():
-    with pytest.raises(ValueError, match=r"heuristic is 'best'; expected one of"):
-        elimination_order([(0,)], [2], (), "best")
     with pytest.raises(ValueError, match=r"targets \(0, 0\) name a variable twice"):
         Elimination([(0,)], [2], [0, 0])
     with pytest.raises(

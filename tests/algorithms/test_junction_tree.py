@@ -8,10 +8,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from network_problems import brute_force_joint, brute_force_product, cpd_scopes, random_network
+from network_problems import (
+    brute_force_joint,
+    brute_force_product,
+    cpd_scopes,
+    grid,
+    random_network,
+)
 from scipy.stats import chi2
 
-from ppl_gen.algorithms.elimination import HEURISTICS, Elimination
+from ppl_gen.algorithms.elimination import Elimination
+from ppl_gen.algorithms.elimination_orders import HEURISTICS
 from ppl_gen.algorithms.factors import condition, restrict
 from ppl_gen.algorithms.junction_tree import JunctionTree
 
@@ -418,10 +425,7 @@ def test_a_class_with_many_children_costs_as_many_messages():
 
 def test_a_grid_agrees_with_elimination():
     rng = np.random.default_rng(0)
-    number = np.arange(36).reshape(6, 6)
-    pairs = [*zip(number[:, :-1].ravel(), number[:, 1:].ravel(), strict=True)]
-    pairs += zip(number[:-1].ravel(), number[1:].ravel(), strict=True)
-    scopes = [(int(a), int(b)) for a, b in pairs]
+    scopes = grid(6)
     tables = [rng.random((2, 2)) for _ in scopes]
     tree = JunctionTree(scopes, [2] * 36)
     assert tree.cost.width <= 8
