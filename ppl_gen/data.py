@@ -241,8 +241,10 @@ def to_numpy(X: Any) -> Any:
     return X
 
 
-def read_frame(frame: Any, who: str) -> tuple[Matrix, Schema]:
+def read_frame(frame: Any, who: str, *, columns_first: bool = False) -> tuple[Matrix, Schema]:
     """Encode the frame to be fitted, and remember what it looked like.
+
+    The matrix is laid out row by row, or column by column with `columns_first`.
 
     Raises
     ------
@@ -261,9 +263,8 @@ def read_frame(frame: Any, who: str) -> tuple[Matrix, Schema]:
     columns = tuple(
         _describe(name, values, who) for name, values in zip(frame.columns, series, strict=True)
     )
-    values = np.column_stack(
-        [encode_column(values, column, who) for values, column in zip(series, columns, strict=True)]
-    )
+    encoded = [encode_column(v, column, who) for v, column in zip(series, columns, strict=True)]
+    values = np.array(encoded).T if columns_first else np.column_stack(encoded)
     return _checked(values, columns, who, training=True), Schema(container, columns)
 
 
@@ -340,7 +341,7 @@ def encode_column(values: Any, column: Column, who: str) -> Matrix:
     if hasattr(values, "cat") and str(values.dtype) == "category":
         # Each category is looked up once, not each row.
         present, places = values.cat.categories.tolist(), values.cat.codes.to_numpy()
-        used = np.unique(places[places >= 0])
+        used = np.flatnonzero(np.bincount(places[places >= 0], minlength=1))
     else:
         present, places = _distinct(values.to_list())
         used = np.arange(len(present))
@@ -372,9 +373,10 @@ def _distinct(values: list[Any]) -> tuple[list[Any], npt.NDArray[np.intp]]:
 
 
 def _checked(values: Matrix, columns: tuple[Column, ...], who: str, *, training: bool) -> Matrix:
-    infinite = np.isinf(values).any(axis=0)
-    if infinite.any():
-        name = columns[int(np.flatnonzero(infinite)[0])].name
+    numbers = [place for place, column in enumerate(columns) if column.kind == "number"]
+    infinite = [place for place in numbers if np.isinf(values[:, place]).any()]
+    if infinite:
+        name = columns[infinite[0]].name
         raise ValueError(
             f"{who}: column {name!r} contains infinity; replace it, or mark it missing (NaN)"
         )

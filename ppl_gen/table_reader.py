@@ -1,7 +1,7 @@
 """Tables in and out of estimators: what every model of rows does with X."""
 
 import warnings
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -35,6 +35,9 @@ class TableReader(BaseEstimator):  # type: ignore[misc]
         What the table that was fitted looked like.
     """
 
+    #: Whether to lay matrices out column by column, for models that work on columns.
+    columns_first: ClassVar[bool] = False
+
     schema_: Schema
 
     def _takes_sparse(self) -> bool:
@@ -50,7 +53,7 @@ class TableReader(BaseEstimator):  # type: ignore[misc]
         fitted_frame = not reset and self.schema_.container in ("pandas", "polars")
         if is_frame(X) and (reset or fitted_frame):
             if reset:
-                values, self.schema_ = read_frame(X, self._who)
+                values, self.schema_ = read_frame(X, self._who, columns_first=self.columns_first)
             _check_feature_names(self, X, reset=reset)
             _check_n_features(self, X, reset=reset)
             return values if reset else self.schema_.encode(X, self._who)

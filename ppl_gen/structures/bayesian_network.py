@@ -17,7 +17,7 @@ import numpy as np
 from ppl_gen.algorithms.arrays import array_namespace
 from ppl_gen.algorithms.junction_tree import JunctionTree
 from ppl_gen.algorithms.network_scan import topological_order
-from ppl_gen.algorithms.row_chunks import map_rows
+from ppl_gen.algorithms.row_chunks import CHUNK_ROWS, map_rows
 from ppl_gen.algorithms.trees import tree_sum
 from ppl_gen.data import Rows
 from ppl_gen.engines.base import RandomSource
@@ -318,9 +318,13 @@ class Network:
             for g in part.gaps
             for v in self.groups[g].nodes
         }
+        tabular = [v for v, c in enumerate(self.conditionals) if isinstance(c, Tabular)]
+        counts = part.counts([self.conditionals[v].scope for v in tabular], weights)
         statistics: Statistics = {}
         for v, conditional in enumerate(self.conditionals):
-            if v in moments:
+            if v in tabular:
+                statistics[str(v)] = {"count": counts[tabular.index(v)]}
+            elif v in moments:
                 assert isinstance(conditional, LinearGaussian)
                 group, own = moments[v]
                 statistics[str(v)] = group.statistics(own, conditional)
@@ -336,7 +340,9 @@ class Network:
             own = Rows(rows.values[chunk], rows.weights_of(chunk))
             return self._statistics({}, NetworkEvidence(self, None, own.values), own.weights)
 
-        total: Statistics = tree_sum(map_rows(count, len(rows)))
+        # Codes alone are counted in place; numbers make intermediates, which want the cache.
+        tabular = all(isinstance(c, Tabular) for c in self.conditionals)
+        total: Statistics = tree_sum(map_rows(count, len(rows), 2**16 if tabular else CHUNK_ROWS))
         return total
 
     def m_step(self, statistics: Statistics) -> Parameters:
@@ -453,7 +459,7 @@ def own_statistics(
 ) -> Statistics:
     """Statistics of one conditional, whose numbers are complete."""
     if isinstance(conditional, Tabular):
-        return {"count": part.counts(conditional.scope, weights)}
+        return {"count": part.counts([conditional.scope], weights)[0]}
     shares = part.marginal(conditional.scope)
     weights = np.ones(len(shares)) if weights is None else weights
     x, known = part.numbers_of(conditional)

@@ -23,6 +23,7 @@ from ppl_gen.models.bayesian_network.building import (
     read_cpds,
     refuse_unknown_states,
 )
+from ppl_gen.models.bayesian_network.causal import CausalQueries
 from ppl_gen.models.bayesian_network.cpd import ConditionalDistribution
 from ppl_gen.models.bayesian_network.cpds import TabularCPD, cpd_from_tree
 from ppl_gen.models.bayesian_network.queries import Queries
@@ -36,7 +37,7 @@ Array = Any
 Parameters = dict[str, Any]
 
 
-class BayesianNetwork(NetworkRows, Queries):
+class BayesianNetwork(NetworkRows, Queries, CausalQueries):
     """A Bayesian network: a directed acyclic graph, and each node's distribution given its parents.
 
     Nodes are categories, with a table, or a softmax where a parent is a number; or numbers, with a
@@ -108,6 +109,7 @@ class BayesianNetwork(NetworkRows, Queries):
     """
 
     methods: ClassVar[tuple[str, ...]] = ("em", "conjugate", "svi", "nuts")
+    columns_first: ClassVar[bool] = True
     structure_kind: ClassVar[Any] = Network
 
     structure_: Network
@@ -298,7 +300,7 @@ class BayesianNetwork(NetworkRows, Queries):
                 f"{self._who}.fit: X has columns {strange} that are no nodes of the graph "
                 f"({list(graph)}); drop them, or add the nodes"
             )
-        x = np.full((len(rows), len(graph)), np.nan)
+        x = np.full((len(rows), len(graph)), np.nan, order="F")
         for v, name in enumerate(graph):
             if name in schema.names:
                 x[:, v] = values[:, schema.names.index(name)]

@@ -58,7 +58,7 @@ def declared_schema(
     ValueError
         If a value is none of the states declared.
     """
-    columns, coded = list(schema.columns), values.copy()
+    columns, coded = list(schema.columns), values.copy(order="K") if declared else values
     for place, (name, column) in enumerate(zip(schema.names, columns, strict=True)):
         states = declared.get(name)
         if states is None:
