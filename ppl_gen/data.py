@@ -179,12 +179,9 @@ class Schema:
         for place, column in enumerate(self.columns):
             if column.kind == "category" and column.dtype == "category":
                 assert column.categories is not None
-                codes = values[:, place]
-                frame[column.name] = pandas.Categorical.from_codes(
-                    _places(codes, np.isnan(codes)),
-                    list(column.categories),
-                    ordered=column.ordered,
-                )
+                kind = pandas.CategoricalDtype(list(column.categories), ordered=column.ordered)
+                codes = _places(values[:, place], np.isnan(values[:, place]))
+                frame[column.name] = pandas.Categorical.from_codes(codes, dtype=kind)
         return frame
 
     def to_tree(self) -> dict[str, Any]:
