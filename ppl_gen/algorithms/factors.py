@@ -314,6 +314,8 @@ class Products:
         values = list(tables)
         for subscripts, slots in self.steps:
             values.append(np.einsum(subscripts, *[values[slot] for slot in slots]))
+            for slot in slots:
+                values[slot] = None  # used once: let its memory go
         # The einsum of one operand that sums nothing is a view of it.
         alone = len(slots) == 1
         return values[-1].copy() if alone and values[-1].base is not None else values[-1]

@@ -137,6 +137,36 @@ def test_components_that_nothing_joins(seed):
     assert tree.draw(tables, rng).shape == (3, 7)
 
 
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 2**31), st.sampled_from(HEURISTICS))
+def test_any_factors_will_do(seed, heuristic):
+    # Cycles, scalars, the same scope twice, variables of one state or in no factor, a batch here
+    # and there, and weights that are no probabilities.
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(1, 4, int(rng.integers(1, 7))).tolist()
+    n, n_nodes, scopes, tables = int(rng.integers(1, 4)), len(sizes), [], []
+    for _ in range(int(rng.integers(0, 10))):
+        scope = tuple(
+            rng.permutation(n_nodes)[: int(rng.integers(0, min(n_nodes, 4) + 1))].tolist()
+        )
+        shape = ((n,) if rng.random() < 0.4 else ()) + tuple(sizes[v] for v in scope)
+        scopes.append(scope)
+        tables.append(rng.gamma(0.3, size=shape) * (rng.random(shape) < 0.9) * 2.0)
+    tree = JunctionTree(scopes, sizes, heuristic)
+    beliefs, (codes, log_prob) = tree.propagate(tables), tree.mode(tables)
+    batched = [t.ndim > len(scope) for scope, t in zip(scopes, tables, strict=True)]
+    mentioned = {v for scope in scopes for v in scope}
+    free = math.prod(sizes[v] for v in range(n_nodes) if v not in mentioned)
+    for row in range(n) if any(batched) else [...]:
+        some = [t[row] if b else t for t, b in zip(tables, batched, strict=True)]
+        product = brute_force_product(scopes, sizes, some)
+        check_beliefs(beliefs, scopes, product / free, row)
+        with np.errstate(divide="ignore"):
+            expected = np.log(product.max())
+        np.testing.assert_allclose(log_prob[row], expected, rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(product[tuple(codes[row])], product.max(), **EXACT)
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.integers(0, 2**31), st.sampled_from(HEURISTICS), st.integers(1, 3))
 def test_the_tree_is_a_junction_tree_of_maximal_cliques(seed, heuristic, n_components):
