@@ -18,7 +18,16 @@ from numpy.typing import NDArray
 
 from ppl_gen.algorithms.network_scan import topological_order
 
-__all__ = ["Hedge", "MixedGraph", "Term", "evaluate", "identify_effect", "latent_projection"]
+__all__ = [
+    "Hedge",
+    "MixedGraph",
+    "Term",
+    "adjustment_formula",
+    "evaluate",
+    "front_door_formula",
+    "identify_effect",
+    "latent_projection",
+]
 
 Array = NDArray[np.float64]
 Parents = Sequence[Sequence[int]]
@@ -111,7 +120,7 @@ class Term:
     ----------
     kind : {"probability", "product", "sum", "ratio"}
     nodes : tuple of node numbers
-        Of a probability, the node; of a sum, those summed over.
+        Of a probability, whose it is; of a sum, those summed over.
     given : tuple of node numbers
         Of a probability, what it is conditional on.
     parts : tuple of Term
@@ -137,7 +146,7 @@ class Term:
     def _text(self, shown: dict[int, str], used: Nodes) -> str:
         if self.kind == "probability":
             given = f" | {', '.join(shown[v] for v in self.given)}" if self.given else ""
-            return f"P({shown[self.nodes[0]]}{given})"
+            return f"P({', '.join(shown[v] for v in self.nodes)}{given})"
         if self.kind == "sum":
             inner = shown | {v: f"{shown[v]}'" for v in self.nodes if v in used}
             over = ", ".join(inner[v] for v in self.nodes)
@@ -150,12 +159,45 @@ class Term:
         ]
         return " / ".join(parts) if self.kind == "ratio" else " ".join(parts) or "1"
 
+    def mentioned(self) -> Nodes:
+        """Return all nodes in the formula, those summed over too."""
+        inside = frozenset(self.nodes) | frozenset(self.given)
+        return inside.union(*(part.mentioned() for part in self.parts))
+
     def free(self) -> Nodes:
         """Return the nodes that the formula is a function of."""
         inside = frozenset(self.nodes) | frozenset(self.given)
         if self.kind == "sum":
             return self.parts[0].free() - inside
         return inside.union(*(part.free() for part in self.parts))
+
+
+def adjustment_formula(xs: Sequence[int], ys: Sequence[int], z: Sequence[int]) -> Term:
+    """Return the formula of adjusting for a set of nodes.
+
+    Examples
+    --------
+    >>> adjustment_formula([0], [1], [2]).text(["x", "y", "z"])
+    'Σ_z P(y | x, z) P(z)'
+    """
+    outcome = Term("probability", tuple(ys), (*xs, *z))
+    if not z:
+        return outcome
+    product = Term("product", parts=(outcome, Term("probability", tuple(z))))
+    return Term("sum", tuple(z), parts=(product,))
+
+
+def front_door_formula(xs: Sequence[int], ys: Sequence[int], z: Sequence[int]) -> Term:
+    """Return the formula of a front-door set.
+
+    Examples
+    --------
+    >>> front_door_formula([0], [1], [2]).text(["x", "y", "z"])
+    "Σ_z P(z | x) [Σ_x' P(y | z, x') P(x')]"
+    """
+    causes = Term("probability", tuple(z), tuple(xs))
+    product = Term("product", parts=(causes, adjustment_formula(z, ys, xs)))
+    return Term("sum", tuple(z), parts=(product,))
 
 
 @dataclass(frozen=True)
@@ -299,6 +341,7 @@ def evaluate(term: Term, joint: Array, axes: Mapping[int, int]) -> Array:
     ----------
     term : Term
     joint : ndarray, one axis a node
+        May be complex: derivatives are had by a complex step.
     axes : dict of node to its axis
 
     Returns
@@ -331,5 +374,6 @@ def evaluate(term: Term, joint: Array, axes: Mapping[int, int]) -> Array:
 def _divide(top: Array, bottom: Array) -> Array:
     """Return a ratio, NaN where it is undefined."""
     top, bottom = np.broadcast_arrays(top, bottom)
-    ratio: Array = np.divide(top, bottom, out=np.full(top.shape, np.nan), where=bottom > 0)
+    undefined = np.full(top.shape, np.nan, dtype=top.dtype)
+    ratio: Array = np.divide(top, bottom, out=undefined, where=bottom.real > 0)
     return ratio

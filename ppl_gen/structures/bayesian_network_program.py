@@ -218,9 +218,17 @@ def _draw(conditional: NodeConditional, axes: dict[str, tuple[str, tuple[str, ..
     lead = len(conditional.parents)
     if isinstance(conditional, Tabular):
         name, dims = axes["table"]
+        if conditional.fixed is not None:
+            return {"table": deterministic(name, ops.asarray(conditional.fixed), dims=dims)}
         if conditional.sizes[-1] == 1:  # a simplex of one has nothing to draw
             return {"table": deterministic(name, ops.ones(conditional.sizes), dims=dims)}
         return {"table": draw("table", dist.Dirichlet(conditional.concentration), lead)}
+    if isinstance(conditional, LinearGaussian) and conditional.fixed is not None:
+        mean, variance = ops.asarray(conditional.fixed)
+        known = {"intercept": mean, "variance": variance, "whitened": ops.zeros((1,))}
+        for kind, (name, dims) in axes.items():
+            deterministic(name, known[kind], dims=dims)
+        return known | {"coefficients": ops.zeros((0,))}
     spread: Any = SOFTMAX_PRECISION**-0.5
     if isinstance(conditional, LinearGaussian):
         terms = conditional.prior
