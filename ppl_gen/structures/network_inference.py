@@ -310,5 +310,5 @@ class NetworkEvidence:
         if self.tree is None:
             return completed, self.log_evidence
         codes, log_prob = self.tree.mode(self._tables, self._logs)
-        completed[:, self.open] = codes[:, self.open]
+        completed[:, self.open] = np.atleast_2d(codes)[:, self.open]  # one for all, without a batch
         return completed, self._log_scale + log_prob

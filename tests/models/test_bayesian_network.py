@@ -1,0 +1,551 @@
+"""Discrete networks answer questions as the joint table of all their states does."""
+
+import itertools
+import math
+
+import networkx as nx
+import numpy as np
+import pandas as pd
+import pytest
+from network_problems import brute_force_joint, random_network
+
+from ppl_gen import BayesianNetwork, TabularCPD
+from ppl_gen.datasets import load_asia, load_sachs
+
+#: Sums of a few thousand products of doubles in [0, 1], in another order.
+ROUNDING = 1e-12
+
+
+class Problem:
+    """A random network and its joint table, and questions to both."""
+
+    def __init__(self, seed):
+        self.rng = rng = np.random.default_rng(seed)
+        n_nodes = int(rng.integers(1, 9))
+        self.parents, self.sizes, self.tables = random_network(rng, n_nodes, zeros=seed % 3 == 0)
+        self.names = [f"n{v}" for v in range(n_nodes)]
+        self.states = [tuple(f"s{code}" for code in range(size)) for size in self.sizes]
+        named = dict(zip(self.names, self.states, strict=True))
+        self.model = BayesianNetwork(
+            cpds=[
+                TabularCPD(
+                    self.names[v],
+                    table,
+                    [self.names[p] for p in chosen],
+                    {n: named[n] for n in [self.names[v], *(self.names[p] for p in chosen)]},
+                )
+                for v, (chosen, table) in enumerate(zip(self.parents, self.tables, strict=True))
+            ]
+        )
+        self.joint = brute_force_joint(self.parents, self.sizes, self.tables)
+
+    def question(self, n_targets=None):
+        """Draw targets, hard evidence that is possible, and soft evidence."""
+        rng, n_nodes = self.rng, len(self.names)
+        order = [int(v) for v in rng.permutation(n_nodes)]
+        count = int(rng.integers(1, min(3, n_nodes) + 1)) if n_targets is None else n_targets
+        targets, rest = order[:count], order[count:]
+        row = np.unravel_index(rng.choice(self.joint.size, p=self.joint.ravel()), self.joint.shape)
+        evidence = {v: int(row[v]) for v in rest if rng.random() < 0.4}
+        soft = {
+            int(v): rng.random(self.sizes[v]) + 0.01
+            for v in range(n_nodes)
+            if v not in evidence and rng.random() < 0.3
+        }
+        return targets, evidence, soft
+
+    def weighed(self, evidence, soft=None):
+        """Joint table, zero where the evidence is another, times the likelihoods."""
+        table = self.joint.copy()
+        axes = range(table.ndim)
+        for v, code in evidence.items():
+            seen = np.arange(self.sizes[v]) == code
+            table = table * np.expand_dims(seen, [a for a in axes if a != v])
+        for v, likelihood in (soft or {}).items():
+            table = table * np.expand_dims(likelihood, [a for a in axes if a != v])
+        return table
+
+    def marginal(self, table, targets):
+        others = tuple(v for v in range(table.ndim) if v not in targets)
+        summed = table.sum(axis=others)
+        return np.transpose(summed, np.argsort(np.argsort(targets)))
+
+    def named(self, evidence):
+        return {self.names[v]: self.states[v][code] for v, code in evidence.items()}
+
+    def named_soft(self, soft):
+        """Likelihoods in order, or by state in any order."""
+        given = {}
+        for v, likelihood in soft.items():
+            by_state = dict(zip(self.states[v], likelihood.tolist(), strict=True))
+            reverse = dict(reversed(by_state.items()))
+            given[self.names[v]] = reverse if v % 2 else likelihood.tolist()
+        return given
+
+    def frame(self, codes):
+        """Rows of codes, -1 where missing, as a frame of categories."""
+        columns = {
+            name: pd.Categorical.from_codes(codes[:, v], list(self.states[v]))
+            for v, name in enumerate(self.names)
+        }
+        return pd.DataFrame(columns)
+
+    def rows(self, n_rows=12):
+        """Rows that are possible, some of it missing: (n, V) codes, -1 where missing."""
+        flat = self.rng.choice(self.joint.size, n_rows, p=self.joint.ravel())
+        codes = np.stack(np.unravel_index(flat, self.joint.shape), axis=1)
+        codes[self.rng.random(codes.shape) < 0.4] = -1
+        return codes
+
+    def of_row(self, row):
+        """Joint table of what a row shows."""
+        return self.weighed({v: int(code) for v, code in enumerate(row) if code >= 0})
+
+
+BATCHES = [range(start, start + 25) for start in range(0, 200, 25)]
+
+
+def problems(batch):
+    return (Problem(seed) for seed in batch)
+
+
+@pytest.mark.parametrize("batch", BATCHES, ids=str)
+def test_queries_are_marginals_of_the_joint_table(batch):
+    for problem in problems(batch):
+        for _ in range(2):
+            targets, evidence, soft = problem.question()
+            for own_soft in ({}, soft):
+                table = problem.weighed(evidence, own_soft)
+                expected = problem.marginal(table, targets) / table.sum()
+                found = problem.model.query(
+                    [problem.names[v] for v in targets],
+                    problem.named(evidence),
+                    problem.named_soft(own_soft),
+                )
+                states = [problem.states[v] for v in targets]
+                if len(targets) == 1:
+                    assert tuple(found.index) == states[0]
+                else:
+                    assert list(found.index) == list(itertools.product(*states))
+                assert found.index.names == [problem.names[v] for v in targets]
+                np.testing.assert_allclose(
+                    found.to_numpy(), expected.ravel(), rtol=0.0, atol=ROUNDING
+                )
+                probability = problem.model.probability(
+                    problem.named(evidence), problem.named_soft(own_soft)
+                )
+                assert probability == pytest.approx(table.sum(), rel=ROUNDING)
+
+
+@pytest.mark.parametrize("batch", BATCHES, ids=str)
+def test_map_queries_find_the_largest_cell(batch):
+    for problem in problems(batch):
+        targets, evidence, soft = problem.question()
+        table = problem.weighed(evidence, soft)
+        asked = [problem.names[v] for v in targets]
+        rest = [v for v in range(table.ndim) if v not in evidence]
+        for nodes, places in ((asked, targets), (None, rest)):
+            found = problem.model.map_query(
+                nodes, problem.named(evidence), problem.named_soft(soft)
+            )
+            assert list(found) == [problem.names[v] for v in places]
+            marginal = problem.marginal(table, places)
+            codes = tuple(problem.states[v].index(found[problem.names[v]]) for v in places)
+            # Another cell may be the largest up to rounding.
+            assert marginal[codes] >= marginal.max() * (1.0 - ROUNDING)
+
+
+@pytest.mark.parametrize("batch", BATCHES, ids=str)
+def test_rows_are_scored_and_classified_by_the_joint_table(batch):
+    for problem in problems(batch):
+        codes = problem.rows()
+        frame = problem.frame(codes)
+        tables = [problem.of_row(row) for row in codes]
+        np.testing.assert_allclose(
+            problem.model.log_prob(frame),
+            np.log([table.sum() for table in tables]),
+            rtol=ROUNDING,
+            atol=ROUNDING,
+        )
+        v = int(problem.rng.integers(len(problem.names)))
+        shown = codes.copy()
+        shown[:, v] = -1
+        expected = np.stack([problem.marginal(problem.of_row(row), [v]) for row in shown])
+        expected /= expected.sum(axis=1, keepdims=True)
+        found = problem.model.predict_proba(frame, problem.names[v])
+        np.testing.assert_allclose(found, expected, rtol=0.0, atol=ROUNDING)
+        best = problem.model.predict(frame, problem.names[v])
+        likeliest = [problem.states[v].index(state) for state in best]
+        at_best = np.take_along_axis(expected, np.array(likeliest)[:, None], axis=1)[:, 0]
+        assert (at_best >= expected.max(axis=1) - ROUNDING).all()
+        # A column that is not there is a column of gaps.
+        np.testing.assert_array_equal(
+            problem.model.predict_proba(frame.drop(columns=problem.names[v]), problem.names[v])
+            if len(problem.names) > 1
+            else found,
+            found,
+        )
+
+
+@pytest.mark.parametrize("batch", BATCHES[:4], ids=str)
+def test_gaps_are_filled_with_the_likeliest_states(batch):
+    for problem in problems(batch):
+        codes = problem.rows(6)
+        filled = problem.model.impute(problem.frame(codes))
+        for i, row in enumerate(codes):
+            table = problem.of_row(row)
+            for v, code in enumerate(row):
+                found = problem.states[v].index(filled[problem.names[v]].iloc[i])
+                if code >= 0:
+                    assert found == code
+                else:
+                    marginal = problem.marginal(table, [v])
+                    assert marginal[found] >= marginal.max() * (1.0 - ROUNDING)
+
+
+@pytest.mark.parametrize("batch", BATCHES, ids=str)
+def test_mutual_information_is_that_of_the_joint_table(batch):
+    for problem in problems(batch):
+        if len(problem.names) < 3:
+            continue
+        (x, y, z), evidence, _ = problem.question(n_targets=3)
+        table = problem.weighed(evidence)
+        table /= table.sum()
+
+        def entropy(places, table=table, problem=problem):
+            p = problem.marginal(table, places).ravel()
+            return -(p[p > 0.0] * np.log(p[p > 0.0])).sum()
+
+        names = problem.names
+        found = problem.model.mutual_information(names[x], names[y], problem.named(evidence))
+        expected = entropy([x]) + entropy([y]) - entropy([x, y])
+        assert found == pytest.approx(expected, abs=ROUNDING)
+        found = problem.model.mutual_information(
+            names[x], [names[y]], problem.named(evidence), given=names[z]
+        )
+        expected = entropy([x, z]) + entropy([y, z]) - entropy([x, y, z]) - entropy([z])
+        assert found == pytest.approx(expected, abs=ROUNDING)
+
+
+@pytest.mark.parametrize("batch", BATCHES, ids=str)
+def test_evidence_that_cannot_be_is_refused_wherever_it_is(batch):
+    """With zeros in the tables, also where the targets do not depend on what excludes itself."""
+    for problem in problems(batch):
+        if problem.joint.all() or len(problem.names) < 3:
+            continue
+        places = np.argwhere(problem.joint == 0.0)
+        row = places[problem.rng.integers(len(places))]
+        target = int(problem.rng.integers(len(row)))
+        evidence = {v: int(code) for v, code in enumerate(row) if v != target}
+        if problem.weighed(evidence).sum() > 0.0:
+            continue
+        asked, named = problem.names[target], problem.named(evidence)
+        assert problem.model.probability(named) == 0.0
+        assert problem.model.probability(named, log=True) == -math.inf
+        for ask in (problem.model.query, problem.model.map_query):
+            with pytest.raises(ValueError, match="has probability zero under the network"):
+                ask([asked], named)
+
+
+# -- known answers ---------------------------------------------------------------------------------
+
+
+def sprinkler():
+    """The network of Russell & Norvig (2010), figure 14.12, as in Murphy's tutorial (1998)."""
+    yes_no = ["no", "yes"]
+    return BayesianNetwork(
+        [
+            ("cloudy", "sprinkler"),
+            ("cloudy", "rain"),
+            ("sprinkler", "wet"),
+            ("rain", "wet"),
+        ],
+        {
+            "cloudy": [0.5, 0.5],
+            "sprinkler": [[0.5, 0.5], [0.9, 0.1]],
+            "rain": [[0.8, 0.2], [0.2, 0.8]],
+            "wet": [[[1.0, 0.0], [0.1, 0.9]], [[0.1, 0.9], [0.01, 0.99]]],
+        },
+        states=dict.fromkeys(["cloudy", "sprinkler", "rain", "wet"], yes_no),
+    )
+
+
+def test_the_sprinkler_gives_the_published_probabilities():
+    model = sprinkler()
+    # Published to three digits.
+    assert model.query("sprinkler", {"wet": "yes"})["yes"] == pytest.approx(0.430, abs=5e-4)
+    assert model.query("rain", {"wet": "yes"})["yes"] == pytest.approx(0.708, abs=5e-4)
+    assert model.probability({"wet": "yes"}) == pytest.approx(0.6471, rel=1e-12)
+
+
+def test_asia_gives_the_published_probability():
+    found = load_asia().query("lung", {"xray": "yes", "dysp": "yes"})
+    assert found["yes"] == pytest.approx(0.6212528, abs=5e-8)
+
+
+# -- questions in any words ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def asia():
+    return load_asia()
+
+
+def test_evidence_may_be_any_mapping_and_names_any_sequence(asia):
+    expected = asia.query(["lung", "bronc"], {"xray": "yes"})
+    for nodes in (
+        ("lung", "bronc"),
+        np.array(["lung", "bronc"]),
+        pd.Index(["lung", "bronc"]),
+    ):
+        found = asia.query(nodes, pd.Series({"xray": "yes"}))
+        pd.testing.assert_series_equal(found, expected)
+    assert set(asia.query({"lung"}).index) == {"yes", "no"}
+
+
+def test_answers_are_the_askers_own(asia):
+    first = asia.query("lung")
+    expected = first.copy()
+    first[:] = 0.0
+    pd.testing.assert_series_equal(asia.query("lung"), expected)
+
+
+def test_soft_evidence_counts_by_its_ratios(asia):
+    expected = asia.query("smoke", soft_evidence={"lung": [0.2, 0.1], "xray": [1.0, 0.5]})
+    for scale in (1e-300, 1e300):
+        found = asia.query(
+            "smoke", soft_evidence={"lung": [0.2 * scale, 0.1 * scale], "xray": [scale, scale / 2]}
+        )
+        np.testing.assert_allclose(found, expected, rtol=ROUNDING)
+
+
+def test_soft_evidence_of_one_state_is_hard(asia):
+    found = asia.query(["smoke", "lung"], {"dysp": "yes"}, {"xray": {"yes": 3.0, "no": 0.0}})
+    expected = asia.query(["smoke", "lung"], {"dysp": "yes", "xray": "yes"})
+    np.testing.assert_allclose(found, expected, rtol=ROUNDING)
+
+
+def test_soft_evidence_beside_hard_adds_nothing_or_excludes_it(asia):
+    expected = asia.query("smoke", {"lung": "yes"})
+    found = asia.query("smoke", {"lung": "yes"}, {"lung": [0.2, 0.7]})
+    np.testing.assert_allclose(found, expected, rtol=ROUNDING)
+    assert asia.probability({"lung": "yes"}, {"lung": [0.2, 0.7]}) == pytest.approx(0.2 * 0.055)
+    with pytest.raises(ValueError, match="probability zero"):
+        asia.query("smoke", {"lung": "yes"}, {"lung": [0.0, 0.7]})
+
+
+def test_evidence_on_a_chain_of_two_thousand_does_not_underflow():
+    """Its probability is that of a Markov chain, far below the smallest double."""
+    n_nodes, rare = 2000, 1e-3
+    table = np.array([[1.0 - rare, rare], [0.4, 0.6]])
+    model = BayesianNetwork(
+        [(v, v + 1) for v in range(n_nodes - 1)],
+        {0: [0.5, 0.5]} | dict.fromkeys(range(1, n_nodes), table),
+    )
+    evidence = {v: v % 2 for v in range(n_nodes - 1)}
+    log_probability = math.log(0.5) + (n_nodes // 2 - 1) * (math.log(rare) + math.log(0.4))
+    found = model.probability(evidence, log=True)
+    assert found == pytest.approx(log_probability, rel=1e-10)
+    assert model.probability(evidence) == 0.0
+    np.testing.assert_allclose(model.query(n_nodes - 1, evidence), table[0], rtol=ROUNDING)
+    # Every second node is seen, in its rare state: those between are summed out.
+    evens = dict.fromkeys(range(0, n_nodes, 2), 1)
+    step = np.linalg.matrix_power(table, 2)[1, 1]
+    found = model.query(n_nodes - 1, evens, {0: [0.5, 0.5]})
+    np.testing.assert_allclose(found, table[1], rtol=ROUNDING)
+    expected = math.log(0.5) + (n_nodes // 2 - 1) * math.log(step)
+    assert model.probability(evens, log=True) == pytest.approx(expected, rel=1e-10)
+
+
+def test_likeliest_states_of_all_that_is_seen_are_none(asia):
+    evidence = dict.fromkeys(asia.graph_, "no")
+    assert asia.map_query(evidence=evidence) == {}
+
+
+def test_a_network_may_be_any_forest_or_one_node():
+    model = BayesianNetwork(
+        nx.DiGraph({"a": [], "b": ["c"]}),
+        {"a": [0.1, 0.2, 0.7], "b": [0.5, 0.5], "c": np.eye(2)},
+    )
+    assert model.query("a").tolist() == [0.1, 0.2, 0.7]
+    assert model.query(["c", "a"], {"b": 1}).loc[1, 2] == pytest.approx(0.7, rel=ROUNDING)
+    assert model.mutual_information("b", "c") == pytest.approx(math.log(2.0), rel=ROUNDING)
+    assert model.mutual_information("a", "c") == pytest.approx(0.0, abs=ROUNDING)
+
+
+def test_names_and_states_may_be_anything_that_hashes():
+    states = {("a", 1): ["x y", 3.5], 7: [True, False], "ü{}\n": ["", "0", 0]}
+    graph = nx.DiGraph([(("a", 1), 7), (7, "ü{}\n")])
+    model = BayesianNetwork(
+        graph,
+        {
+            ("a", 1): [0.25, 0.75],
+            7: [[0.1, 0.9], [0.5, 0.5]],
+            "ü{}\n": [[0.2, 0.3, 0.5], [0.6, 0.3, 0.1]],
+        },
+        states=states,
+    )
+    found = model.query([("a", 1)], {7: True})
+    np.testing.assert_allclose(found, [0.0625, 0.9375], rtol=ROUNDING)
+    assert model.query("ü{}\n", {7: False})[0] == pytest.approx(0.1)
+    rows = pd.DataFrame({7: [True, False]})
+    assert model.predict(rows, "ü{}\n").tolist() == [0, ""]
+    assert model.predict(rows, [("a", 1)])[("a", 1)].tolist() == [3.5, 3.5]
+
+
+# -- rows ------------------------------------------------------------------------------------------
+
+
+def with_gaps(frame, share, seed):
+    rng = np.random.default_rng(seed)
+    return frame.mask(pd.DataFrame(rng.random(frame.shape) < share, columns=frame.columns))
+
+
+def test_a_thousand_rows_are_as_many_questions():
+    model = load_sachs()
+    rows = with_gaps(model.sample(1000, random_state=0), 0.5, 1)
+    found = model.predict_proba(rows, "Akt")
+    asked = rows.drop(columns="Akt")
+    for i in range(len(rows)):
+        evidence = asked.iloc[i].dropna().to_dict()
+        np.testing.assert_allclose(found[i], model.query("Akt", evidence), atol=ROUNDING)
+    log_prob = model.log_prob(rows.iloc[:50])
+    each = [model.probability(rows.iloc[i].dropna().to_dict(), log=True) for i in range(50)]
+    np.testing.assert_allclose(log_prob, each, rtol=ROUNDING)
+    np.testing.assert_array_equal(
+        model.predict(rows, "Akt"), np.array(model.states_["Akt"])[found.argmax(axis=1)]
+    )
+
+
+def test_several_nodes_are_predicted_from_what_is_left(asia):
+    rows = with_gaps(asia.sample(50, random_state=0), 0.3, 1)
+    rows.index = rows.index + 100
+    nodes = ["lung", "bronc"]
+    found = asia.predict(rows, nodes)
+    assert list(found.columns) == nodes
+    assert found.index.equals(rows.index)
+    left = rows.drop(columns=nodes)
+    for node in nodes:
+        np.testing.assert_array_equal(found[node], asia.predict(left, node))
+
+
+def test_columns_may_be_in_any_order_and_absent(asia):
+    rows = with_gaps(asia.sample(40, random_state=0), 0.3, 1)
+    np.testing.assert_array_equal(asia.log_prob(rows[rows.columns[::-1]]), asia.log_prob(rows))
+    gap = rows.assign(xray=pd.Categorical([None] * 40, rows["xray"].cat.categories))
+    np.testing.assert_allclose(
+        asia.log_prob(rows.drop(columns="xray")), asia.log_prob(gap), rtol=ROUNDING
+    )
+    np.testing.assert_allclose(asia.log_prob(pd.DataFrame(index=range(3))), 0.0, atol=ROUNDING)
+    assert asia.log_prob(rows.iloc[:0]).shape == (0,)
+    assert asia.predict_proba(rows.iloc[:0], "lung").shape == (0, 2)
+
+
+def test_rows_that_cannot_be_have_minus_infinity_and_no_classes(asia):
+    rows = pd.DataFrame({"tub": ["no", "yes"], "either": ["no", "no"], "lung": [None, None]})
+    log_prob = asia.log_prob(rows)
+    assert np.isfinite(log_prob[0])
+    assert log_prob[1] == -math.inf
+    with pytest.raises(ValueError, match=r"predict_proba: row 1 has probability zero"):
+        asia.predict_proba(rows, "lung")
+    for n_draws in (None, 2):
+        with pytest.raises(ValueError, match=r"impute: row 1 has probability zero"):
+            asia.impute(rows, n_draws=n_draws)
+
+
+def chi_square(counts, expected):
+    """Statistic and its degrees of freedom, in standard deviations above the mean."""
+    seen = expected > 0.0
+    assert counts[~seen].sum() == 0
+    statistic = ((counts[seen] - expected[seen]) ** 2 / expected[seen]).sum()
+    freedom = seen.sum() - 1
+    return (statistic - freedom) / math.sqrt(2.0 * freedom)
+
+
+@pytest.fixture(scope="module")
+def small():
+    """Nodes with a joint of a few cells, each of which draws reach."""
+    return BayesianNetwork(
+        [("a", "c"), ("b", "c"), ("c", "d")],
+        {
+            "a": [0.3, 0.7],
+            "b": [0.2, 0.5, 0.3],
+            "c": [[[0.9, 0.1], [0.5, 0.5], [0.2, 0.8]], [[0.6, 0.4], [1.0, 0.0], [0.3, 0.7]]],
+            "d": [[0.25, 0.75], [0.6, 0.4]],
+        },
+    )
+
+
+def test_samples_are_drawn_from_the_joint(small):
+    n_rows = 50_000
+    rows = small.sample(n_rows, random_state=0)
+    nodes = ["a", "b", "c", "d"]
+    expected = small.query(nodes) * n_rows
+    counts = rows.astype(int).groupby(nodes).size().reindex(expected.index, fill_value=0)
+    # A chi-square is this many deviations above its mean with a probability below 1e-4.
+    assert chi_square(counts.to_numpy(), expected.to_numpy()) < 5.0
+    pd.testing.assert_frame_equal(
+        small.sample(20, random_state=3), small.sample(20, random_state=3)
+    )
+
+
+def test_multiple_imputation_draws_from_the_joint_conditional(small):
+    """Several patterns of gaps at once; what is drawn together depends on each other."""
+    n_rows = 8_000
+    rows = pd.DataFrame(
+        {
+            "a": [None] * n_rows + [0] * n_rows,
+            "b": [None] * n_rows + [None] * n_rows,
+            "c": [None] * n_rows + [None] * n_rows,
+            "d": [1] * n_rows + [0] * n_rows,
+        },
+        dtype="float64",
+    )
+    tables = small.impute(rows, n_draws=2, random_state=0)
+    assert len(tables) == 2
+    drawn = pd.concat(tables)
+    first = drawn[drawn["d"].astype(int) == 1].astype(int)
+    second = drawn[drawn["d"].astype(int) == 0].astype(int)
+    for part, nodes, evidence in (
+        (first, ["a", "b", "c"], {"d": 1}),
+        (second, ["b", "c"], {"d": 0, "a": 0}),
+    ):
+        expected = small.query(nodes, evidence) * len(part)
+        counts = part.groupby(nodes).size().reindex(expected.index, fill_value=0)
+        assert counts.sum() == len(part)
+        assert chi_square(counts.to_numpy(), expected.to_numpy()) < 5.0
+    again = small.impute(rows, n_draws=2, random_state=0)
+    pd.testing.assert_frame_equal(again[1], tables[1])
+    assert not tables[0].equals(tables[1])
+
+
+# -- draws instead of sums -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["likelihood_weighting", "gibbs"])
+@pytest.mark.parametrize(
+    ("nodes", "evidence", "soft"),
+    [
+        (["bronc"], {"dysp": "yes", "smoke": "no"}, None),
+        (["smoke", "bronc"], {"dysp": "no"}, {"xray": [0.9, 0.4]}),
+        (["dysp"], None, {"smoke": [0.1, 0.9]}),
+    ],
+)
+def test_draws_agree_with_the_sums(method, nodes, evidence, soft):
+    """Within four of their own standard errors, plus one draw's worth."""
+    # Tuberculosis and cancer determine `either`, which single moves cannot cross: make it likely.
+    asia = load_asia()
+    cpds = dict(asia.cpds_)
+    either = cpds["either"].values * 0.8 + 0.1
+    cpds["either"] = TabularCPD("either", either, cpds["either"].parents, cpds["either"].states)
+    model = BayesianNetwork(cpds=cpds)
+    expected = model.query(nodes, evidence, soft)
+    found = model.query(nodes, evidence, soft, method=method, n_samples=20_000, random_state=1)
+    error = np.array(found.attrs["standard_error"])
+    assert ((abs(found - expected)) <= 4.0 * error + 1.0 / 20_000).all()
+    assert 100.0 < found.attrs["ess"] <= 20_000 * 1.5  # Gibbs may be antithetic
+    assert (error < 0.05).all()
+    again = model.query(nodes, evidence, soft, method=method, n_samples=20_000, random_state=1)
+    pd.testing.assert_series_equal(again, found)
+    other = model.query(nodes, evidence, soft, method=method, n_samples=20_000, random_state=2)
+    assert not other.equals(found)
