@@ -34,12 +34,10 @@ Parameters = dict[str, Any]
 
 #: Axes of posteriors that are not nodes.
 _TAKEN = ("chain", "draw", "sample", "row", "column", "x")
-#: What neither a group of a netCDF file nor a module of Pyro takes inside a name.
-_REFUSED = frozenset("%/.")
 
 
-def written(node: Any) -> str:
-    """Return a node's name as sites and axes have it: ``%2F`` stands for a slash, and so on.
+def written(node: Any, refused: str = "%/") -> str:
+    """Return a node's name as axes have it: netCDF takes no slash, for which ``%2F`` stands.
 
     Examples
     --------
@@ -47,18 +45,18 @@ def written(node: Any) -> str:
     ('blood pressure', 'either%2For', '3')
     """
     name = str(node)
-    return "".join(f"%{ord(c):02X}" if c in _REFUSED or not c.isprintable() else c for c in name)
+    return "".join(f"%{ord(c):02X}" if c in refused or not c.isprintable() else c for c in name)
 
 
 def site_name(kind: str, node: Any) -> str:
-    """Return the name of a node's site of a kind, as ``p_lung``.
+    """Return the name of a node's site of a kind; to Pyro's guides, a dot is a part of a part.
 
     Examples
     --------
-    >>> site_name("p", "lung")
-    'p_lung'
+    >>> site_name("p", "lung"), site_name("variance", "blood.pressure")
+    ('p_lung', 'variance_blood%2Epressure')
     """
-    return f"{kind}_{written(node)}"
+    return f"{kind}_{written(node, '%/.')}"
 
 
 def axis_names(names: Sequence[Any]) -> tuple[str, ...]:
