@@ -11,6 +11,7 @@ Monte Carlo error of each number.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -39,6 +40,8 @@ Parents = Sequence[Sequence[int]]
 #: Weighted draws among which the chains of `gibbs` look for their first states, and how often.
 _STARTS = 4096
 _ATTEMPTS = 16
+#: States of a Markov blanket for which `gibbs` keeps the conditional distribution of its node.
+_MERGED = 2**16
 
 
 def ancestral(parents: Parents, tables: Sequence[Array], n: int, rng: np.random.Generator) -> Codes:
@@ -129,7 +132,7 @@ def likelihood_weighting(
                 codes[:, v] = evidence[v]
                 weights += np.log(table[:, evidence[v]])[rows]
             else:
-                codes[:, v] = _draw(table, rows, rng)
+                codes[:, v] = _draw(_cumulative(table), rows, rng.random(n))
                 if v in likelihoods:
                     weights += np.log(table.sum(axis=1))[rows]
     return codes, weights
@@ -144,13 +147,16 @@ def _rows(codes: Codes, scope: Sequence[int], sizes: Sequence[int]) -> NDArray[n
     return rows
 
 
-def _draw(table: Array, rows: NDArray[np.intp], rng: np.random.Generator) -> NDArray[np.intp]:
-    """Draw one state a row of weights; a state of weight zero only where the row has no other."""
+def _cumulative(table: Array) -> Array:
+    """Return the shares of each row of weights, summed up; rows of zeros are ones."""
     cumulative = np.cumsum(table, axis=1)
     total = cumulative[:, -1:]
     # Divided so that the last state of positive weight reaches exactly one: a uniform never does.
-    cumulative = np.divide(cumulative, total, out=np.ones_like(table), where=total > 0)
-    uniform = rng.random(len(rows))
+    return np.divide(cumulative, total, out=np.ones_like(table), where=total > 0)
+
+
+def _draw(cumulative: Array, rows: NDArray[np.intp], uniform: Array) -> NDArray[np.intp]:
+    """Return one state for each of the rows chosen; none that has no weight beside others."""
     states = np.zeros(len(rows), dtype=np.intp)
     for bound in cumulative.T[:-1]:
         states += uniform >= bound[rows]
@@ -311,25 +317,35 @@ def gibbs(
         for v in topological_order([tuple(above) for above in parents])
         if v not in evidence
     }
+    each = np.arange(len(state))
     for sweep in range(-(sweeps // 2), sweeps):
-        for v, factors in blankets.items():
-            logs = sum(table[_rows(state, scope, sizes)] for scope, sizes, table in factors)
-            # The state that a chain is in has positive probability: the largest log is finite.
-            weights = np.exp(logs - np.max(logs, axis=1, keepdims=True))
-            state[:, v] = _draw(weights, np.arange(len(state)), rng)
+        uniform = rng.random((len(parents), len(state)))
+        for v, (factors, cumulative) in blankets.items():
+            if cumulative is not None:
+                (scope, sizes, _), own = factors[0], cumulative
+                rows = _rows(state, scope, sizes)
+            else:
+                logs = sum(table[_rows(state, scope, sizes)] for scope, sizes, table in factors)
+                own, rows = _cumulative(_weights(np.asarray(logs))), each
+            state[:, v] = _draw(own, rows, uniform[v])
         if sweep >= 0:
             kept[sweep] = state
     return GibbsDraws(kept.transpose(1, 0, 2), bound)
 
 
-Blanket = list[tuple[list[int], list[int], Array]]
+#: Scope less the node, sizes of it, and log weights (cells, size of the node).
+Factor = tuple[list[int], list[int], Array]
 
 
 def _blanket(
-    v: int, parents: Parents, tables: Sequence[Array], likelihoods: Mapping[int, Array]
-) -> Blanket:
-    """Factors that hold a node: the others of their scope, their sizes, logs (cells, size)."""
-    factors: Blanket = []
+    v: int,
+    parents: Parents,
+    tables: Sequence[Array],
+    likelihoods: Mapping[int, Array],
+) -> tuple[list[Factor], Array | None]:
+    """Factors that hold a node; multiplied into one if that is small, with its sums by row."""
+    factors: list[Factor] = []
+    size: dict[int, int] = {}
     # A probability of zero has the log minus infinity, and excludes its state.
     with np.errstate(divide="ignore"):
         if v in likelihoods:
@@ -340,8 +356,24 @@ def _blanket(
                 table = np.moveaxis(np.asarray(tables[child]), scope.index(v), -1)
                 scope.remove(v)
                 sizes = list(table.shape[:-1])
+                size.update(zip(scope, sizes, strict=True))
                 factors.append((scope, sizes, np.log(table.reshape(-1, table.shape[-1]))))
-    return factors
+    if math.prod(size.values()) > _MERGED:
+        return factors, None
+    merged = np.zeros((*size.values(), 1))
+    for scope, sizes, logs in factors:
+        order = sorted(range(len(scope)), key=lambda axis: list(size).index(scope[axis]))
+        table = logs.reshape(*sizes, -1).transpose(*order, -1)
+        shape = [n if u in scope else 1 for u, n in size.items()]
+        merged = merged + table.reshape(*shape, -1)
+    flat = merged.reshape(-1, merged.shape[-1])
+    return [(list(size), list(size.values()), flat)], _cumulative(_weights(flat))
+
+
+def _weights(logs: Array) -> Array:
+    """Exponentials relative to the largest of each row, which is of no use if it is zero."""
+    top = np.max(logs, axis=1, keepdims=True)
+    return np.exp(logs - np.where(np.isfinite(top), top, 0.0))
 
 
 def _start(

@@ -5,6 +5,7 @@ import pytest
 from network_problems import brute_force_joint, random_network
 from scipy import stats
 
+from ppl_gen.algorithms import network_draws
 from ppl_gen.algorithms.network_draws import (
     ancestral,
     chain_table,
@@ -162,9 +163,11 @@ def test_impossible_evidence_gives_weights_of_zero_and_no_chain():
     assert (logs == -np.inf).all()
 
 
-def test_gibbs_equals_brute_force():
+@pytest.mark.parametrize("merged", [0, 2**16], ids=["by factors", "merged"])
+def test_gibbs_equals_brute_force(monkeypatch, merged):
+    monkeypatch.setattr(network_draws, "_MERGED", merged)
     scores = []
-    for rng, parents, sizes, tables, evidence, likelihoods in problems(30):
+    for rng, parents, sizes, tables, evidence, likelihoods in problems(20):
         joint = conditioned(parents, sizes, tables, evidence, likelihoods)
         draws = gibbs(parents, tables, evidence, likelihoods, 32, 300, rng)
         assert draws.codes.shape == (32, 300, len(parents))
