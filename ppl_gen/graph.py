@@ -185,11 +185,8 @@ def _centres(box: _Box) -> list[tuple[str, float]]:
 
 
 def _lines(graph: nx.DiGraph[str], name: str) -> list[str]:
-    """What a node says: its name, then its distribution or a note."""
-    node = graph.nodes[name]
-    if "note" in node:
-        return [str(name), *([node["note"]] if node["note"] else [])]
-    return [name] if node["distribution"] is None else [name, f"~ {node['distribution']}"]
+    distribution = graph.nodes[name]["distribution"]
+    return [name] if distribution is None else [name, f"~ {distribution}"]
 
 
 def _plate_label(plate: tuple[str, int]) -> str:
@@ -202,7 +199,6 @@ def draw_plates(graph: nx.DiGraph[str], *, ax: Axes | None = None, title: str = 
     Parameters
     ----------
     graph : networkx.DiGraph
-        Nodes may have a ``note`` in place of their distribution, and edges a ``width``.
     ax : matplotlib Axes, optional
         A new figure of fitting size by default.
     title : str
@@ -217,9 +213,9 @@ def draw_plates(graph: nx.DiGraph[str], *, ax: Axes | None = None, title: str = 
     nodes: dict[str, _Box] = {}
     _draw_boxes(ax, page, graph, nodes, level=0)
     low, high = 0.0, page.width
-    for parent, child, width in graph.edges(data="width", default=1.0):
+    for parent, child in graph.edges:
         others = [box for name, box in nodes.items() if name not in (parent, child)]
-        reach = _draw_edge(ax, nodes[parent], nodes[child], others, width)
+        reach = _draw_edge(ax, nodes[parent], nodes[child], others)
         low, high = min(low, *reach), max(high, *reach)
     ax.set_xlim(low - 0.1, high + 0.1)
     ax.set_ylim(-0.1, page.height + 0.1)
@@ -281,9 +277,7 @@ def _draw_node(ax: Axes, box: _Box, graph: nx.DiGraph[str]) -> None:
         ax.text(x, y - 0.12, line, ha="center", va="center", fontsize=7, color="0.3", zorder=4)
 
 
-def _draw_edge(
-    ax: Axes, parent: _Box, child: _Box, others: Sequence[_Box], width: float
-) -> tuple[float, ...]:
+def _draw_edge(ax: Axes, parent: _Box, child: _Box, others: Sequence[_Box]) -> tuple[float, ...]:
     """Draw an arrow between two nodes, bent around those in its way; return where it goes in x."""
     from matplotlib.patches import FancyArrowPatch
 
@@ -301,7 +295,6 @@ def _draw_edge(
             shrinkA=0,
             shrinkB=0,
             color="black",
-            lw=width,
             zorder=2,
         )
     )
