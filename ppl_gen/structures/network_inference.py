@@ -6,7 +6,7 @@ integrated out of their group first (see ``gaussian_groups``). What is left open
 junction tree.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -66,6 +66,7 @@ class NetworkEvidence:
         if parameters is None:  # complete rows are counted as they are
             return
         self.parameters = parameters
+        self._sums: dict[int, Callable[[Array], dict[str, Array]]] = {}
         self._joints = {g: network.groups[g].joint(parameters) for g in self.gaps}
         scopes: list[tuple[int, ...]] = []
         tables: list[Array] = []
@@ -130,7 +131,7 @@ class NetworkEvidence:
                 add(own.scope, log_table)
         for g, joint in self._joints.items():
             group = network.groups[g]
-            log_prob = group.family.log_prob(joint, self.x[:, group.nodes])  # (n, K)
+            log_prob, self._sums[g] = group.family.e_step(joint, self.x[:, group.nodes])
             add(group.boundary, log_prob.reshape(len(self.x), *group.sizes))
         return found
 
@@ -182,16 +183,28 @@ class NetworkEvidence:
         moved[(np.arange(len(self.x)), *self.codes[:, [nodes[axis] for axis in seen]].T)] = inner
         return shares
 
-    def counts(self, nodes: Sequence[int], weights: Array | None) -> Array:
-        """Expected counts of the joint states of nodes that meet in a factor: (*sizes)."""
-        sizes = [self.network.sizes[v] for v in nodes]
-        if any(v in self.open for v in nodes):
-            shares = self.marginal(nodes)
-            total = np.ones(len(shares)) if weights is None else weights
-            counted: Array = np.tensordot(total, shares, axes=1)
-            return counted
+    def counts(self, scopes: Sequence[tuple[int, ...]], weights: Array | None) -> list[Array]:
+        """Expected counts of the joint states of nodes that meet in a factor, each (*sizes)."""
+        total = np.ones(len(self.x)) if weights is None else weights
+        open_ = [scope for scope in scopes if set(scope) <= set(self.open)]
+        found: dict[tuple[int, ...], Array] = {}
+        if open_:
+            assert self.beliefs is not None
+            same = np.ndim(self.beliefs.log_evidence) == 0
+            by_row = total.sum(keepdims=True) if same else total
+            counted = self.beliefs.expected_counts(open_, by_row)
+            found.update(zip(open_, counted, strict=True))
+        for scope in scopes:
+            if scope not in found and any(v in self.open for v in scope):
+                found[scope] = np.tensordot(total, self.marginal(scope), axes=1)
+            elif scope not in found:
+                found[scope] = self._counted(scope, weights)
+        return [found[scope] for scope in scopes]
+
+    def _counted(self, scope: tuple[int, ...], weights: Array | None) -> Array:
+        sizes = [self.network.sizes[v] for v in scope]
         place = np.zeros(len(self.x), dtype=np.int64)
-        for v, size in zip(nodes, sizes, strict=True):
+        for v, size in zip(scope, sizes, strict=True):
             place = place * size + self.codes[:, v]
         cells = int(np.prod(sizes, dtype=int))
         return np.bincount(place, weights, cells).astype(np.float64).reshape(sizes)
@@ -206,8 +219,7 @@ class NetworkEvidence:
         shares = self.responsibilities(group)
         if weights is not None:
             shares = shares * weights[:, None]
-        x = self.x[:, group.nodes]
-        return group.family.statistics(self._joints[g], x, shares)
+        return self._sums[g](shares)
 
     def expected_numbers(self, g: int) -> Array:
         """Conditional means of the numbers of a group with gaps: (n, C)."""

@@ -31,6 +31,8 @@ class Softmax:
         Parents that are numbers.
     origin, scale : (C,)
         Means and variances of the regressors in the training rows.
+    reach : (C,)
+        How far from its mean each regressor gets there.
     """
 
     kind: ClassVar[str] = "softmax"
@@ -42,6 +44,7 @@ class Softmax:
     regressors: tuple[int, ...]
     origin: Array
     scale: Array
+    reach: Array
 
     @property
     def scope(self) -> tuple[int, ...]:
@@ -77,22 +80,23 @@ class Softmax:
         return xp.reshape(logits - total, (x.shape[0], *self.sizes))
 
     def statistics(self, parameters: Parameters, x: Array, shares: Array) -> Statistics:
-        """Gradient, a bound of the curvature, and where both were taken; all add over rows.
-
-        Böhning (Annals of the Institute of Statistical Mathematics 44, 1992, theorem 5.3): the
-        Hessian of the log likelihood is at least ``-(I - 11'/K)/2 (x) sum z z'``, wherever the
-        coefficients are, so that the step on that bound never lowers it.
-        """
+        """Gradient and curvature, and where both were taken; all add over rows."""
         u = np.concatenate([np.ones((len(x), 1)), x[:, self.regressors] - self.origin], axis=1)
         by_row = shares.reshape(len(x), -1, self.sizes[-1])  # (n, Q, K)
         weight = by_row.sum(axis=-1)  # (n, Q)
         probs = np.exp(self.log_table(parameters, x)).reshape(by_row.shape)
-        away = by_row - weight[:, :, None] * probs
-        gram = np.swapaxes(weight.T[:, :, None] * u, 1, 2) @ u  # (Q, C + 1, C + 1)
+        weighed = weight[:, :, None] * probs
+        n_states, width = self.sizes[-1], u.shape[1]
+        curvature = np.empty((weight.shape[1], width, n_states, width, n_states))
+        for k in range(n_states):
+            for j in range(k, n_states):
+                share = weighed[:, :, k] * ((k == j) - probs[:, :, j])
+                block = np.swapaxes(share.T[:, :, None] * u, 1, 2) @ u  # (Q, C + 1, C + 1)
+                curvature[:, :, k, :, j] = curvature[:, :, j, :, k] = block
         total = weight.sum()
         return {
-            "gradient": np.moveaxis(np.tensordot(u.T, away, axes=1), 1, 0),  # (Q, C + 1, K)
-            "gram": gram,
+            "gradient": np.moveaxis(np.tensordot(u.T, by_row - weighed, axes=1), 1, 0),
+            "curvature": curvature,
             "weight": total,
             "anchor": total * self._at_origin(parameters),
         }
@@ -106,17 +110,27 @@ class Softmax:
         return np.concatenate([intercept[:, None], coefficients], axis=1)
 
     def estimate(self, statistics: Statistics) -> Parameters:
-        """Take one step of maximising the bound, prior included."""
+        """Take one step of Newton's method, no longer than is sure to climb.
+
+        Along any direction, the third derivative of a row's log likelihood is at most the second
+        times the range of what the states' logits change by. Where that is at most R in all rows,
+        a step of length t gains at least ``t g'p - (exp(R t) - R t - 1) / R^2 p'Hp``, which is
+        largest at ``t = log(1 + R) / R``: nothing is lost near the mode, where Newton's method
+        converges quadratically (Bach, Electronic Journal of Statistics 4, 2010, proposition 1;
+        Sun & Tran-Dinh, Mathematical Programming 178, 2019, section 4).
+        """
         n_states = self.sizes[-1]
         anchor = statistics["anchor"] / statistics["weight"]
         precision = self.prior_deviation**-2.0  # (C + 1,)
         pull = statistics["gradient"] - precision[:, None] * anchor
-        # The centring matrix of the bound has eigenvalues 1/2, and 0 along equal shifts of all
-        # states, where the prior alone holds: the two parts are solved apart.
-        gram, prior = statistics["gram"], np.diag(precision)
-        shared = pull.mean(axis=-1, keepdims=True)
-        step = np.linalg.solve(0.5 * gram + prior, pull - shared)
-        step += shared / precision[:, None]
+        cells = anchor[0].size
+        curvature = statistics["curvature"].reshape(-1, cells, cells)
+        curvature = curvature + np.diag(np.repeat(precision, n_states))
+        step = np.linalg.solve(curvature, pull.reshape(-1, cells, 1)).reshape(anchor.shape)
+        apart = np.abs(step[:, :, :, None] - step[:, :, None, :])  # (Q, C + 1, K, K)
+        largest = apart[:, 0] + np.tensordot(apart[:, 1:], self.reach, axes=(1, 0))
+        top = np.maximum(largest.max(axis=(1, 2)), 1e-12)
+        step *= (np.log1p(top) / top)[:, None, None]
         found = anchor + step
         coefficients = found[:, 1:]
         intercept = found[:, 0] - np.einsum("c,qck->qk", self.origin, coefficients)

@@ -44,7 +44,7 @@ def hybrid():
             Tabular(0, (), (3,)),
             LinearGaussian(1, (0,), (3,), (), origin, scale),
             LinearGaussian(2, (), (), (1,), np.array([50.0, 7.0]), np.array([4.0, 9.0])),
-            Softmax(3, (0,), (3, 2), (1,), origin, scale),
+            Softmax(3, (0,), (3, 2), (1,), origin, scale, 3.0 * scale**0.5),
         ),
         ((), (0,), (1,), (0, 1)),
     )

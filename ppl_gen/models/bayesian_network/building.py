@@ -188,7 +188,7 @@ def network_of_cpds(graph: "nx.DiGraph", cpds: CPDs, max_cells: int) -> Network:
         else:
             origin, scale = np.zeros(width), np.ones(width)
             settings["sizes"] = (*cpd.sizes, cpd.size)
-            conditionals.append(Softmax(**settings, origin=origin, scale=scale))
+            conditionals.append(Softmax(**settings, origin=origin, scale=scale, reach=scale))
     return Network(
         names=tuple(names),
         states=tuple(cpds[n].states[n] if cpds[n].size else None for n in names),
@@ -263,6 +263,7 @@ def network_of_rows(
                     regressors=regressors,
                     origin=origin[columns],
                     scale=scale[columns],
+                    reach=np.nan_to_num(np.abs(x[:, columns] - origin[columns])).max(axis=0),
                 )
             )
         else:
