@@ -7,10 +7,47 @@ import numpy as np
 
 from ppl_gen.algorithms.d_separation import ancestors, requisite
 from ppl_gen.algorithms.elimination import Elimination
+from ppl_gen.algorithms.elimination_orders import elimination_cost, elimination_order
+from ppl_gen.algorithms.factors import restrict
 from ppl_gen.structures.bayesian_network import Network
 from ppl_gen.structures.network_conditionals import Tabular
 
 Array = Any
+
+
+#: Cells that the plan of a whole network may take, to be run where a smaller one has to be made.
+SMALL = 2**16
+
+
+class WholePlan:
+    """What p(targets, evidence) takes of a whole network, whatever the evidence.
+
+    It takes longer to run than a `QueryPlan`, and less than to make one.
+
+    Parameters
+    ----------
+    network : Network
+    targets : tuple of int
+
+    Attributes
+    ----------
+    small : bool
+        Whether it is one that is worth running.
+    """
+
+    def __init__(self, network: Network, targets: tuple[int, ...]) -> None:
+        self.small = all(isinstance(c, Tabular) for c in network.conditionals)
+        self.scopes = [(*parents, v) for v, parents in enumerate(network.parents)]
+        order = elimination_order(self.scopes, network.sizes, targets) if self.small else []
+        cost = elimination_cost(self.scopes, network.sizes, order)
+        self.small = self.small and cost.total <= SMALL
+        if self.small:
+            self.elimination = Elimination(self.scopes, network.sizes, targets, order=order)
+
+    def run(self, tables: Mapping[str, Array], codes: Mapping[int, int]) -> Array:
+        """Return the table over the targets, jointly with the evidence; draws lead."""
+        cut = restrict(self.scopes, [tables[str(v)] for v in range(len(self.scopes))], codes)
+        return np.asarray(self.elimination.run(cut))
 
 
 class QueryPlan:

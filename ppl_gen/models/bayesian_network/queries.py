@@ -11,13 +11,15 @@ from ppl_gen.estimator import GenerativeModel
 from ppl_gen.models.bayesian_network.drawn import query_by_draws
 from ppl_gen.models.bayesian_network.naming import Evidence, Naming, SoftEvidence, listed
 from ppl_gen.models.bayesian_network.reading import WHO, place_of
-from ppl_gen.structures.network_query import QueryPlan
+from ppl_gen.structures.network_query import QueryPlan, WholePlan
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Array = Any
 
+#: A question that was asked once, without a plan of its own.
+ASKED = object()
 #: Below this, the probability of evidence may have lost digits to underflow.
 SMALLEST = 1e-280
 
@@ -319,7 +321,12 @@ class Queries(Naming, GenerativeModel):
             excluding = not all(own.all() for own in likelihoods.values())
         key = (targets, tuple(codes), tuple(likelihoods), excluding)
         plan = self._plans.get(key)
-        if plan is None:
+        if plan is None and not (likelihoods or numbers):
+            # What is asked for the first time may never be again.
+            joint = self._joint_unplanned(key, codes)
+            if joint is not None:
+                return joint
+        if plan is None or plan is ASKED:
             plan = self._plan(*key)
             self._remember(key, plan)
         if plan.guard is not None and not self._is_possible(plan.guard, codes, likelihoods):
@@ -331,6 +338,19 @@ class Queries(Naming, GenerativeModel):
             if joint.sum() > SMALLEST:
                 return joint
         return self._joint_by_tree(targets, codes, numbers, likelihoods)
+
+    def _joint_unplanned(self, key: tuple[Any, ...], codes: dict[int, int]) -> Array | None:
+        """Return the same by the plan of the whole network, where that is small."""
+        whole = self._plans.get(("whole", key[0]))
+        if whole is None:
+            whole = WholePlan(self.structure_, key[0])
+            self._remember(("whole", key[0]), whole)
+        if not whole.small:
+            return None
+        self._remember(key, ASKED)
+        tables, single = self._tables()
+        joint = whole.run(tables, codes)
+        return (joint[None] if single else joint) if joint.sum() > SMALLEST else None
 
     def _plan(
         self,
