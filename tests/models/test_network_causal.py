@@ -247,9 +247,7 @@ def test_estimates_from_rows_by_both_doors():
     rows = net.sample(40_000, random_state=1)
     back = effect_of(net, data=rows)
     assert back.how == "standardisation"
-    front = effect_of(
-        net, data=rows.drop(columns="genotype"), observed=["smoking", "tar", "cancer"]
-    )
+    front = effect_of(net, data=rows.drop(columns="genotype"))  # what is no column is not used
     assert front.how == "formula"
     for found in (back, front):
         assert abs(found.effect - truth) < 4 * found.standard_error
@@ -340,6 +338,44 @@ def test_effects_of_linear_networks_are_sums_over_paths():
     np.testing.assert_allclose(posterior.standard_error, estimated.standard_error, rtol=0.3)
 
 
+def hybrid():
+    # z -> x and both -> y, a number; w is a number between.
+    return BayesianNetwork(
+        cpds={
+            "z": TabularCPD("z", [0.6, 0.4], [], {"z": ["a", "b"]}),
+            "x": TabularCPD(
+                "x", [[0.8, 0.2], [0.3, 0.7]], ["z"], {"z": ["a", "b"], "x": ["no", "yes"]}
+            ),
+            "w": LinearGaussianCPD(
+                "w", [1.0, 3.0], np.zeros((2, 0)), [1.0, 0.5], ["x"], {"x": ["no", "yes"]}
+            ),
+            "y": LinearGaussianCPD(
+                "y", [0.0, 5.0], [[2.0], [-1.0]], [1.0, 1.0], ["z", "w"], {"z": ["a", "b"]}
+            ),
+        }
+    )
+
+
+def test_effects_of_states_on_numbers():
+    net = hybrid()
+    truth = 2.0 * (0.6 * 2.0 + 0.4 * -1.0)
+    found = net.average_effect("x", "y", ("no", "yes"))
+    np.testing.assert_allclose(found.effect, truth, rtol=1e-12)
+    rows = net.sample(20_000, random_state=0)
+    estimated = net.average_effect("x", "y", ("no", "yes"), data=rows)
+    assert (estimated.how, estimated.identification.nodes) == ("standardisation", ("z",))
+    assert abs(estimated.effect - truth) < 4 * estimated.standard_error
+    # Of a number on a number among states there is no estimate from rows alone.
+    with pytest.raises(ValueError, match=r"\['w', 'y'\] are numbers, beside states"):
+        net.average_effect("w", "y", (0.0, 1.0), data=rows)
+    slope = net.average_effect("w", "y", (0.0, 1.0))
+    np.testing.assert_allclose(slope.effect, 0.6 * 2.0 - 0.4, rtol=1e-9)
+    # What is set keeps its variance out of what is below, and nothing above changes.
+    frame = net.do({"w": 2.0}).query("y")
+    np.testing.assert_allclose(frame["mean"], 0.6 * 4.0 + 0.4 * 3.0, rtol=1e-9)
+    assert net.do({"w": 2.0}).query("x")["yes"] == pytest.approx(0.4)
+
+
 def test_numbers_that_are_set_reach_a_softmax():
     net = BayesianNetwork(
         [("x", "c"), ("u", "x")],
@@ -394,8 +430,10 @@ def test_rows_that_do_not_suffice_are_told():
     rows = net.sample(500, random_state=0)
     with pytest.raises(ValueError, match="'genotype' is missing in 2 rows"):
         effect_of(net, data=rows.assign(genotype=rows["genotype"].where(rows.index > 1)))
-    with pytest.raises(ValueError, match="'genotype' is missing in 500 rows"):
-        effect_of(net, data=rows.drop(columns="genotype"))
+    with pytest.raises(ValueError, match="'smoking' is missing in 500 rows"):
+        effect_of(net, data=rows.drop(columns="smoking"))
+    with pytest.raises(ValueError, match="genotype is not observed"):
+        effect_of(net, data=rows[["smoking", "cancer"]])
     with pytest.raises(ValueError, match="data has no row"):
         effect_of(net, data=rows.iloc[:0])
     healthy = rows[(rows["genotype"] == "no") | (rows["smoking"] == "no")]

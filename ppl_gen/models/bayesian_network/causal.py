@@ -28,7 +28,7 @@ from ppl_gen.algorithms.identification import (
     identify_effect,
     latent_projection,
 )
-from ppl_gen.data import to_numpy
+from ppl_gen.data import is_frame, to_numpy
 from ppl_gen.estimator import GenerativeModel
 from ppl_gen.models.bayesian_network import reading
 from ppl_gen.models.bayesian_network.building import graph_of
@@ -299,7 +299,8 @@ observed; hidden causes tie either, dysp together
             standardisation or the formula of :meth:`identify`; of numbers, by linear regression.
             The rest of the network is then not used.
         observed : collection of names, optional
-            Nodes that may be used; by default those that the table which was fitted shows.
+            Nodes that may be used; by default the columns of `data`, or those of the table that was
+            fitted.
         interval : float
             Share of the interval: central of the posterior, after a Bayesian fit; or with `data`
             by the normal distribution of the estimate.
@@ -325,6 +326,10 @@ observed; hidden causes tie either, dysp together
         who = f"{WHO}.average_effect"
         if not 0.0 < interval < 1.0:
             raise ValueError(f"{who}: interval is {interval}; expected a share within (0, 1)")
+        if data is not None:
+            data = to_numpy(data)
+            if observed is None and is_frame(data):
+                observed = [name for name in data.columns if name in self.structure_.names]
         (x,), (y,), _ = self._causal_places("average_effect", [treatment], [outcome], observed)
         network = self.structure_
         levels = levels_of(network, x, values)
@@ -334,7 +339,7 @@ observed; hidden causes tie either, dysp together
             raise ValueError(f"{who}: {identification}; observe more, or randomise the treatment")
         lower = upper = np.nan
         if data is not None:
-            rows = reading.encode(network, self.schema_, to_numpy(data))
+            rows = reading.encode(network, self.schema_, data)
             how, contrast = contrast_of_rows(
                 network, rows, identification, x, y, values, levels, worth
             )

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ppl_gen.algorithms.d_separation import ancestors
 from ppl_gen.algorithms.effects import (
     Contrast,
     formula_contrast,
@@ -18,6 +19,7 @@ from ppl_gen.algorithms.effects import (
 from ppl_gen.algorithms.identification import Term
 from ppl_gen.models.bayesian_network.reading import WHO, code_of, place_of
 from ppl_gen.structures.bayesian_network import Network
+from ppl_gen.structures.network_conditionals import LinearGaussian
 
 Array = Any
 
@@ -157,7 +159,7 @@ def worth_of(
     if state is not None:
         return np.eye(len(states))[code_of(network, name, state)[1]]
     if scores is None:
-        if any(isinstance(own, str) or not np.isreal(own) for own in states):
+        if not all(isinstance(own, int | float | np.number) for own in states):
             raise ValueError(
                 f"{ASKER}: the states of {name!r} are {list(states)}, which have no mean; give "
                 "outcome_state, the one whose probability is meant, or scores of each"
@@ -184,12 +186,30 @@ def means_under(model: Any, x: int, y: int, values: Any, worth: Array | None) ->
             found.append(joint @ worth / joint.sum(axis=1))
             continue
         own = mutilated.structure_
+        if not any(own.sizes[v] for v in ancestors(own.parents, [y])):
+            found.append(_linear_means(own, mutilated.parameters_, y))
+            continue
         row = mutilated._row({}, known)
         own.check(row, (y,))
         draws = np.linspace(0, model._n_draws - 1, min(model._n_draws, MAX_DRAWS)).astype(int)
         parts = [own.evidence(mutilated._draw(int(s)), row, {})[0][1] for s in draws]
         found.append(np.array([part.moments((y,))[0][0] for part in parts]))
     return np.array(found)
+
+
+def _linear_means(network: Network, parameters: dict[str, Any], y: int) -> Array:
+    """Mean of a number all of whose ancestors are numbers, by draw: (S,)."""
+    above, means = ancestors(network.parents, [y]), dict[int, Array]()
+    for v in network.order:
+        if v in above:
+            conditional, own = network.conditionals[v], parameters[str(v)]
+            assert isinstance(conditional, LinearGaussian)
+            regressors = [means[p] for p in conditional.regressors]
+            means[v] = own["intercept"] + sum(
+                coefficient * mean
+                for coefficient, mean in zip(own["coefficients"].T, regressors, strict=True)
+            )
+    return means[y]
 
 
 def contrast_of_rows(
