@@ -6,7 +6,7 @@ Graphs are square boolean arrays with an edge from i to j where ``edges[i, j]``.
 import math
 import warnings
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -204,36 +204,38 @@ class Climber:
         for j in range(len(edges)):
             self._evaluate(j)
 
-    def moves(self, tabu: Any = ()) -> tuple[Floats, Floats]:
+    def moves(self) -> tuple[Floats, Floats]:
         """Gains of toggling, and of turning, each edge; minus infinity where that is not allowed.
 
-        An edge may be added where no path leads back; turned, where no other path leads from its
-        tail to its head; and no move leads to a graph whose key is in `tabu`.
+        An edge may be added where no path leads back, and turned where no other path leads from its
+        tail to its head.
         """
         edges, limits = self.edges, self.limits
         has_room = edges.sum(axis=0) < limits.max_parents
-        add = limits.allowed & ~edges & ~edges.T & ~self.reach.T & has_room
+        add = limits.allowed & ~edges & ~self.reach.T & has_room
         drop = edges & ~limits.required
-        # Of the children of i, how many lead to j: one, j itself, if the edge is the only path.
-        ways = edges.astype(np.float32) @ self.reach.astype(np.float32)
-        turn = drop & limits.allowed.T & has_room[:, None] & (ways == 1.0)
-        toggled, turned = self.key ^ self.numbers, self.key ^ self.numbers ^ self.numbers.T
-        for key in tabu:
-            turn &= turned != key
-            add &= toggled != key
-            drop &= toggled != key
-        return (
-            np.where(add | drop, self.toggles, -np.inf),
-            np.where(turn, self.toggles + self.toggles.T, -np.inf),
-        )
+        turn = np.full(edges.shape, -np.inf)
+        i, j = (drop & limits.allowed.T & has_room[:, None]).nonzero()
+        # Of the children of i, j alone leads to j if the edge is the only path.
+        only = (edges[i] & self.reach.T[j]).sum(axis=1) == 1
+        i, j = i[only], j[only]
+        turn[i, j] = self.toggles[i, j] + self.toggles[j, i]
+        return np.where(add | drop, self.toggles, -np.inf), turn
 
-    def best(self, tabu: Any = ()) -> tuple[float, Move]:
-        """Return the greatest gain, and the move that has it: ends of the edge, and if it turns."""
-        toggle, turn = self.moves(tabu)
-        is_turn = bool(turn.max() > toggle.max())
-        gains = turn if is_turn else toggle
-        i, j = divmod(int(gains.argmax()), len(gains))
-        return float(gains[i, j]), (i, j, is_turn)
+    def best(self, tabu: Container[Any] = ()) -> tuple[float, Move]:
+        """Return the greatest gain, and the move that has it: ends of the edge, and if it turns.
+
+        Moves to graphs whose keys are in `tabu` are left out.
+        """
+        gains = np.stack(self.moves())
+        while True:
+            turns, i, j = (int(k) for k in np.unravel_index(gains.argmax(), gains.shape))
+            key = self.key ^ self.numbers[i, j]
+            if turns:
+                key ^= self.numbers[j, i]
+            if gains[turns, i, j] == -np.inf or key not in tabu:
+                return float(gains[turns, i, j]), (i, j, bool(turns))
+            gains[turns, i, j] = -np.inf
 
     def apply(self, move: Move) -> None:
         """Make a legal move; only the nodes whose parents change are scored again."""

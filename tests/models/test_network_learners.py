@@ -315,6 +315,16 @@ def test_numbers_are_no_parents_of_categories(numbers):
         HillClimb(start=[("x", "sex")]).learn(numbers)
 
 
+@pytest.mark.parametrize("kind", [HillClimb, ExactSearch])
+def test_regressions_need_rows(kind):
+    few = pd.DataFrame(np.random.default_rng(6).normal(size=(6, 8)))
+    with pytest.raises(
+        ValueError, match=r"6 rows are too few .* up to 7 .* need 10; .*max_parents"
+    ):
+        kind().learn(few)
+    assert np.isfinite(kind(max_parents=2).learn(few).graph["score"])
+
+
 def test_exact_search_refuses_many_columns():
     table = pd.DataFrame(np.zeros((3, 25), int)).astype("category")
     with pytest.raises(ValueError, match=r"ExactSearch.learn: 25 nodes .* tables; the bounds are"):

@@ -171,7 +171,9 @@ class _Search(GraphLearner):
         import networkx as nx
 
         scores = self.scores(values, names, sizes, weights, self._resolved_score())
-        found = self._find(scores, self.limits(names, sizes), rng, interactive)
+        limits = self.limits(names, sizes)
+        _refuse_few_rows(scores, limits)
+        found = self._find(scores, limits, rng, interactive)
         graph = nx.DiGraph(score=found.score)
         if found.history:
             graph.graph["history"] = found.history
@@ -254,7 +256,7 @@ class HillClimb(_Search):
     -----
     The scores, in nats, the greater the better: :mod:`ppl_gen.algorithms.structure_scores` defines
     them. A discrete node has no continuous parents: such edges are not searched. Rows must be
-    complete. Data can tell graphs apart only up to the directions that
+    complete, and more than the parents that are numbers. Data can tell graphs apart only up to the directions that
     :func:`~ppl_gen.edge_confidence` reports. ``graph.graph["history"]`` has the score after every
     move.
 
@@ -405,6 +407,17 @@ class ExactSearch(_Search):
         interactive: bool,
     ) -> Found:
         return exact_search(scores, limits, progress=interactive)
+
+
+def _refuse_few_rows(scores: LocalScores, limits: Constraints) -> None:
+    """Raise ValueError where a regression could go through every row: no end to its likelihood."""
+    n_numbers, n_rows = scores.sizes.count(0), scores.columns.shape[1]
+    k = min(limits.max_parents, n_numbers - 1)
+    if n_numbers and n_rows < k + 3:
+        raise ValueError(
+            f"{scores.who}: {n_rows} rows are too few for regressions on up to {k} columns of "
+            f"numbers, which need {k + 3}; give more rows, or set max_parents lower"
+        )
 
 
 def read_codes(
