@@ -1,5 +1,6 @@
 """From a graph, tables and rows to a network: what the arguments of `BayesianNetwork` mean."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -239,6 +240,7 @@ def network_of_rows(
         regressors = tuple(place[p] for p in parents if states[p] is None)
         sizes = tuple(len(states[p] or ()) for p in discrete)
         own = states[name]
+        refuse_past_bound(name, discrete, (*sizes, len(own or "1")), max_cells)
         settings: dict[str, Any] = {
             "node": place[name],
             "parents": tuple(place[p] for p in discrete),
@@ -280,6 +282,19 @@ def network_of_rows(
         latent_node=place.get(target, unseen[0] if len(unseen) == 1 else None),
         max_cells=max_cells,
     )
+
+
+def refuse_past_bound(
+    name: Any, parents: Sequence[Any], shape: tuple[int, ...], max_cells: int
+) -> None:
+    """Raise ValueError if the table of a node has more cells than `max_cells`."""
+    cells = math.prod(shape)
+    if cells > max_cells:
+        raise ValueError(
+            f"{WHO}: the distribution of {name!r} given its {len(parents)} parents with states has "
+            f"{cells:,} cells ({8 * cells / 2**30:,.1f} GiB), past the bound "
+            f"max_cells={max_cells:,}; remove arcs, or raise max_cells"
+        )
 
 
 def pseudocount(prior: Any, shape: tuple[int, ...]) -> Array | None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from sklearn.utils import ClassifierTags
 from sklearn.utils.validation import check_is_fitted
 
 from ppl_gen.data import is_frame, to_numpy
@@ -155,6 +156,14 @@ class NetworkRows(GenerativeModel):
         if not network.sizes[v]:
             raise ValueError(f"{self._who}.{asker}: {node!r} is a number; use impute, or query")
         return v
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        if self.target is not None:  # folds are then stratified
+            tags.estimator_type = "classifier"
+            tags.classifier_tags = ClassifierTags()
+        return tags
 
     # -- drawing -------------------------------------------------------------------------------
 
