@@ -256,9 +256,9 @@ class HillClimb(_Search):
     -----
     The scores, in nats, the greater the better: :mod:`ppl_gen.algorithms.structure_scores` defines
     them. A discrete node has no continuous parents: such edges are not searched. Rows must be
-    complete, and more than the parents that are numbers. Data can tell graphs apart only up to the directions that
-    :func:`~ppl_gen.edge_confidence` reports. ``graph.graph["history"]`` has the score after every
-    move.
+    complete, and more than the parents that are numbers. Many directions cannot be told from data;
+    :func:`~ppl_gen.edge_confidence` says which. ``graph.graph["history"]`` has the score after
+    every move.
 
     References
     ----------
