@@ -13,8 +13,8 @@ import heapq
 from collections.abc import Collection, Iterator, Sequence
 from itertools import count
 
-from ppl_gen.algorithms.adjustment import descendants, least_cut, open_path, without_edges
-from ppl_gen.algorithms.d_separation import ancestors, children_of, d_separated, reachable
+from ppl_gen.algorithms.adjustment import least_cut, open_path, without_edges
+from ppl_gen.algorithms.d_separation import children_of, d_separated, reachable
 
 __all__ = ["front_door_sets", "is_front_door"]
 
@@ -146,13 +146,6 @@ def _lacking(parents: Parents, xs: Nodes, ys: Nodes, z: frozenset[int]) -> set[i
         return set(around)
     cut = without_edges(parents, out_of=z)
     path = open_path(cut, z, ys, xs)
-    if path is None:
-        return None
-    # Cutting the outgoing edges of a node breaks the path if one of them is on it, or if one is
-    # on the way from a node that both arrows enter down to xs, which opens it.
-    to_xs = ancestors(cut, xs)
-    lacking = set(path)
-    for before, v, after in zip(path, path[1:], path[2:], strict=False):
-        if before in cut[v] and after in cut[v]:
-            lacking |= descendants(cut, [v]) & to_xs
-    return lacking
+    # Cutting the outgoing edges of a node breaks the path if one of them is on it. No two arrows
+    # meet there above xs, which would open it: from there an arrow into xs would join it to z.
+    return None if path is None else set(path)

@@ -1,5 +1,7 @@
 """Interventions and effects against the truncated factorisation of random networks."""
 
+import dataclasses
+
 import networkx as nx
 import numpy as np
 import pandas as pd
@@ -443,6 +445,16 @@ def test_rows_that_do_not_suffice_are_told():
     clean = clean[(clean["tar"] == "yes") | (clean["smoking"] == "no")]
     with pytest.raises(ValueError, match="no row of data is in some states that the formula"):
         effect_of(net, data=clean, observed=["smoking", "tar", "cancer"])
+
+
+def test_formulas_over_too_large_tables_are_refused():
+    net = smoking()
+    rows = net.sample(100, random_state=0).drop(columns="genotype")
+    tight = BayesianNetwork(cpds=net.cpds_, max_cells=8)
+    assert effect_of(tight, data=rows).how == "formula"
+    tight.structure_ = dataclasses.replace(tight.structure_, max_cells=7)
+    with pytest.raises(ValueError, match="takes a table of 8 cells, past the bound max_cells=7"):
+        effect_of(tight, data=rows)
 
 
 def test_hidden_causes_leave_the_front_door_open():

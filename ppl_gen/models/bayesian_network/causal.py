@@ -259,8 +259,7 @@ observed; hidden causes tie either, dysp together
         usable = (ancestors(parents, [*xs, *ys]) & seen) - forbidden - {*xs, *ys}
         tied = f"hidden causes tie {', '.join(map(str, self._names(hedge.outer)))} together"
         path = open_path(cut, xs, ys, usable)
-        if path is None:
-            return tied
+        assert path is not None  # without one, these nodes would be a set to adjust for
         shown = str(self.structure_.names[path[0]])
         for a, b in pairwise(path):
             shown += f" {'->' if a in parents[b] else '<-'} {self.structure_.names[b]}"
