@@ -399,8 +399,8 @@ def classify(posterior: Any, site: str, *args: Any, seed: int = 0, **new_data: A
     posterior : Posterior
         From `ppl_gen.infer`, or a fitted model's ``posterior_``.
     site : str
-        A discrete latent (a sampled site, or the ``latent`` of a `Mixture` or a
-        `HiddenMarkov`), or an observed label, which is scored at each value of its support.
+        A discrete latent (a sampled site, or the ``latent`` of a `Mixture`, a `HiddenMarkov` or
+        a `BayesNet`), or an observed label, which is scored at each value of its support.
     *args, **new_data
         Data of the program to classify, in place of those fitted.
     seed : int

@@ -48,7 +48,7 @@ def discrete_log_joint(
         Values of the other latents. Other discrete latents are summed out where they are missing.
     site : str
         A discrete site, latent or observed (then each value replaces the observation), or the
-        latent inside a `Mixture` or a `HiddenMarkov`.
+        latent inside a `Mixture`, a `HiddenMarkov` or a `BayesNet`.
     seed : int
         For the shapes only; the result does not depend on it.
 

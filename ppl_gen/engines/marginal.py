@@ -1,10 +1,10 @@
 """Distributions of our own, the part that both engines share.
 
 `Mixture` and `Family` marginalise a discrete latent inside their density, so that the pointwise
-log likelihood is a true one (so does `HiddenMarkov`, in ``marginal_chain``); `Ordered` and `Flat`
-are priors that need not be proper. The classes here hold the mathematics over arrays of whichever
-engine; ``_pyro_distributions`` and ``_numpyro_distributions`` make real distributions of that
-library out of them.
+log likelihood is a true one (so do `HiddenMarkov`, in ``marginal_chain``, and `BayesNet`, in
+``marginal_network``); `Ordered` and `Flat` are priors that need not be proper. The classes here
+hold the mathematics over arrays of whichever engine; ``_pyro_distributions`` and
+``_numpyro_distributions`` make real distributions of that library out of them.
 
 Shapes: B is the batch shape, E the event shape, K the number of components.
 """
