@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ppl_gen.algorithms.arrays import array_namespace, chosen, integers_beside
+from ppl_gen.algorithms.arrays import array_namespace, beside, chosen, integers_beside
 from ppl_gen.algorithms.network_scan import IMPOSSIBLE, Factor, sum_out
 from ppl_gen.structures.network_conditionals import Tabular
 
@@ -30,7 +30,8 @@ def log_density(
     xp = array_namespace(x)
     missing = xp.isnan(x)
     filled = xp.where(missing, xp.zeros_like(x), x)
-    codes = xp.astype(filled, xp.int64)
+    whole = beside(x, np.asarray(network.whole, dtype=np.float64)) > 0.0
+    codes = xp.astype(xp.where(whole, filled, xp.zeros_like(x)), xp.int64)
     keep = () if node is None else (node,)
     hidden = {*network.hidden, *keep}
     opened = tuple(v for v in sorted(hidden) if network.sizes[v])

@@ -56,7 +56,8 @@ class NetworkEvidence:
     ) -> None:
         self.network, self.x = network, x
         missing = np.isnan(x)
-        self.codes = np.where(missing, 0.0, x).astype(np.int64)
+        whole = np.asarray(network.whole) & ~missing  # numbers may be past what integers hold
+        self.codes = np.where(whole, x, 0.0).astype(np.int64)
         self.open = tuple(v for v in network.discrete if missing[:, v].any())
         self.gaps = tuple(
             g for g, group in enumerate(network.groups) if missing[:, group.nodes].any()

@@ -15,6 +15,7 @@ from ppl_gen.structures.network_conditionals import (
     Tabular,
 )
 from ppl_gen.structures.softmax_conditional import Softmax
+from ppl_gen.table_reader import constant_columns
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -231,8 +232,11 @@ def network_of_rows(
     if numbers:
         origin[numbers] = np.nanmean(x[:, numbers], axis=0)
         scale[numbers] = np.nanvar(x[:, numbers], axis=0)
+        # A constant column has no units, and its mean and variance have rounding.
+        constant = [v for v in numbers if constant_columns(x[:, [v]]).all()]
+        origin[constant], scale[constant] = np.nanmax(x[:, constant], axis=0), 1.0
+        scale[scale == 0.0] = 1.0
     unseen = [place[name] for name in names if states[name] and not shown[place[name]]]
-    scale = np.where(scale > 0.0, scale, 1.0)  # a constant column has no units
     conditionals: list[NodeConditional] = []
     for name in names:
         parents = list(graph.predecessors(name))
