@@ -322,10 +322,14 @@ class LinearGaussian:
 
     def start(self, rng: np.random.Generator) -> Parameters:
         """Parameters to start from where the rows say nothing."""
-        spread = np.sqrt(self.scale[-1])
+        spread = np.sqrt(self.scale)
+        # Not zero, from where a number that is hidden never comes to matter.
+        slopes = 0.5 * rng.standard_normal((*self.sizes, len(self.regressors)))
+        level = self.origin[-1] + spread[-1] * rng.standard_normal(self.sizes)
+        slopes = slopes * (spread[-1] / spread[:-1])
         return {
-            "intercept": self.origin[-1] + spread * rng.standard_normal(self.sizes),
-            "coefficients": np.zeros((*self.sizes, len(self.regressors))),
+            "intercept": level - slopes @ self.origin[:-1],
+            "coefficients": slopes,
             "variance": np.full(self.sizes, self.scale[-1]),
         }
 

@@ -485,7 +485,7 @@ def test_nuts_finds_the_conjugate_posterior():
     frame["y"] = frame["x"] * np.where(frame["z"] == "p", 1.0, -0.5) + rng.normal(size=25)
     arcs = [("z", "y"), ("x", "y")]
     exact = BayesianNetwork(arcs, inference=Conjugate(draws=4000), random_state=0).fit(frame)
-    nuts = NUTS(chains=4, warmup=500, draws=500, progress=False)
+    nuts = NUTS(chains=4, warmup=500, draws=500)
     drawn = BayesianNetwork(arcs, inference=nuts, random_state=0).fit(frame)
     one, two = exact.posterior_.idata.posterior, drawn.posterior_.idata.posterior
     for name in one.data_vars:

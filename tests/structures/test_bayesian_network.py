@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy import optimize
+from scipy import optimize, stats
 
 from ppl_gen import EM, BayesianNetwork
 from ppl_gen.algorithms.trees import tree_leaves
@@ -190,3 +190,27 @@ def test_recovery_within_standard_errors():
     truth = [0.5, 0.0, 2.0, 1.0, 1.0, 1.0, 0.0, -0.3, 0.5, 0.49, 0.49]
     error = np.std(found, axis=0, ddof=1) / np.sqrt(len(found))
     assert (np.abs(np.mean(found, axis=0) - truth) < 4.0 * error).all()
+
+
+def test_a_number_that_is_hidden_is_found_as_a_factor():
+    rng = np.random.default_rng(0)
+    factor = rng.normal(size=400)
+    y = factor[:, None] * [1.0, 2.0, -1.0] + rng.normal(scale=0.5, size=(400, 3)) + [1.0, 2.0, 3.0]
+    x = np.column_stack([np.full(400, np.nan), y])
+    network = bound([("f", "a"), ("f", "b"), ("f", "c")], dict.fromkeys("fabc", 0), x)
+    result = EM(max_iter=3000, tol=1e-10).fit(network, Rows(x, None), rng)
+    # One factor of three columns is saturated: it can have any covariance of these signs.
+    saturated = stats.multivariate_normal(y.mean(axis=0), np.cov(y.T, bias=True))
+    assert result.objective == pytest.approx(saturated.logpdf(y).mean(), abs=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(0, 30, 10))
+def test_a_handful_of_rows_with_gaps_has_a_finite_fit(seed):
+    for rng in map(np.random.default_rng, range(seed, seed + 10)):
+        n = int(rng.integers(2, 6))
+        x = np.column_stack([rng.integers(0, 3, n), rng.normal(size=(n, 2))])
+        x[rng.random(x.shape) < 0.3] = np.nan
+        network = bound([("z", "a"), ("z", "b"), ("a", "b")], {"z": 3, "a": 0, "b": 0}, x)
+        result = EM(max_iter=20, tol=0.0).fit(network, Rows(x, None), rng)
+        assert all(np.isfinite(leaf).all() for leaf in tree_leaves(result.parameters))
+        assert np.isfinite(network.log_evidence(result.parameters, x)).all()
