@@ -13,7 +13,9 @@ from ppl_gen.structures.network_conditionals import Tabular
 Array = Any
 
 #: Chains of Gibbs sampling, side by side.
-CHAINS = 16
+CHAINS = 64
+#: Chains that disagree by more are warned of (Vehtari et al., Bayesian Analysis 16, 2021).
+RHAT = 1.05
 #: Fewer effective draws than this are warned of.
 FEW = 100.0
 
@@ -88,6 +90,13 @@ def query_by_draws(
         warnings.warn(
             f"{WHO}.query: {drawn.ess:.0f} effective draws of {n_samples:,}; raise n_samples, or "
             "use method='exact'",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+    if drawn.rhat > RHAT:
+        warnings.warn(
+            f"{WHO}.query: the chains disagree: R-hat is {drawn.rhat:.2f}; raise n_samples, or use "
+            "method='likelihood_weighting'",
             RuntimeWarning,
             stacklevel=3,
         )
