@@ -227,7 +227,8 @@ class BayesianNetwork(NetworkRows, Queries, CausalQueries):
         ValueError
             If the file is malformed, with the number of the line.
         """
-        return cls(cpds=read_bif(path), **settings)
+        graph, cpds = read_cpds(read_bif(path), None, None)
+        return cls(graph, cpds, **settings)
 
     def to_bif(self, path: Any, name: str | None = None) -> None:
         """Write the network to a BIF file; reading it gives the same numbers again.
@@ -275,6 +276,10 @@ class BayesianNetwork(NetworkRows, Queries, CausalQueries):
         method = self._resolved_method()
         X = self._with_target(X, y)
         declared = self._declared()
+        if y is not None and self.target is not None and np.asarray(y).dtype.kind in "iuf":
+            # What y holds is states, whatever they are written as; numbers need no declaration.
+            codes = np.asarray(y)
+            declared.setdefault(self.target, tuple(np.unique(codes[~np.isnan(codes)]).tolist()))
         if is_frame(X):
             reading.refuse_duplicates(X)
         rows = self._read_rows(X, sample_weight, None)
@@ -449,7 +454,8 @@ class BayesianNetwork(NetworkRows, Queries, CausalQueries):
         params = tree["params"]
         if hasattr(self.graph, "edges"):
             graph = as_graph(self.graph)
-            params["graph"] = {"nodes": list(graph.nodes), "edges": [list(e) for e in graph.edges]}
+            edges = [[p, node] for node in graph for p in graph.predecessors(node)]
+            params["graph"] = {"nodes": list(graph.nodes), "edges": edges}
         if self.cpds is not None:
             _, cpds = read_cpds(self.cpds, self.graph_, reading.declared_states(self.states))
             params["cpds"] = [cpd.to_tree() for cpd in cpds.values()]
