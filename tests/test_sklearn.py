@@ -6,12 +6,22 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 from sklearn.datasets import load_iris
-from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.model_selection import GridSearchCV, KFold, cross_val_predict, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from ppl_gen import EM, NUTS, BayesClassifier, GaussianMixture, Mixture, NaiveBayes
+from ppl_gen import (
+    EM,
+    NUTS,
+    BayesClassifier,
+    BayesianNetwork,
+    GaussianMixture,
+    Mixture,
+    NaiveBayes,
+    TreeAugmented,
+)
+from ppl_gen.datasets import load_adult
 
 ESTIMATORS = [
     GaussianMixture(2, inference=EM(max_iter=20)),
@@ -39,6 +49,17 @@ X, Y = load_iris(return_X_y=True)
 def test_cross_validation_of_a_classifier():
     for model in (NaiveBayes(), BayesClassifier(GaussianMixture())):
         assert cross_val_score(model, X, Y, cv=5).mean() > 0.94
+
+
+def test_cross_validation_of_a_networks_probabilities_which_numbers_its_classes():
+    frame = load_adult().frame.head(600)
+    features, income = frame.drop(columns="Income"), frame["Income"]
+    network = BayesianNetwork(TreeAugmented(), target="Income", prior="bdeu")
+    folds = KFold(3)
+    found = cross_val_predict(network, features, income, cv=folds, method="predict_proba")
+    for train, test in folds.split(features):
+        one = network.fit(features.iloc[train], income.iloc[train])
+        np.testing.assert_array_equal(found[test], one.predict_proba(features.iloc[test]))
 
 
 def test_cross_validation_of_a_density_scores_held_out_rows():
