@@ -229,7 +229,8 @@ def sum_out(ops: Any, factors: Sequence[Factor], sizes: Sequence[int], keep: Sco
         If a table takes more than `MAX_ENTRIES` numbers.
     """
     n_rows = max(table.shape[0] for _, table in factors)
-    met = list(factors)
+    waiting = dict(enumerate(factors))  # memory is free again once a factor is summed
+    end = len(factors)
     steps, left = _plan(tuple(scope for scope, _ in factors), tuple(sizes), keep)
     for v, slots, clique in steps:
         cells = math.prod(sizes[u] for u in clique)
@@ -240,9 +241,10 @@ def sum_out(ops: Any, factors: Sequence[Factor], sizes: Sequence[int], keep: Sco
                 "rows at a time (batch_size), or fewer hidden nodes"
             )
         rest = tuple(u for u in clique if u != v)
-        joined = _sum_of(ops, [met[slot] for slot in slots], (*rest, v), sizes)
-        met.append((rest, _log_sum(ops, joined)))
-    return _sum_of(ops, [met[slot] for slot in left], keep, sizes)
+        joined = _sum_of(ops, [waiting.pop(slot) for slot in slots], (*rest, v), sizes)
+        waiting[end] = rest, _log_sum(ops, joined)
+        end += 1
+    return _sum_of(ops, [waiting[slot] for slot in left], keep, sizes)
 
 
 def _sizes(tables: Sequence[Array]) -> tuple[int, ...]:
