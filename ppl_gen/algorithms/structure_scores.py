@@ -9,9 +9,9 @@ seen or not), the local score of a discrete node is
   description length (MDL). AIC: one for each parameter (Akaike 1974).
 - BDeu: :math:`\sum_j \log\frac{\Gamma(a/q)}{\Gamma(N_{ij} + a/q)} + \sum_{jk} \log
   \frac{\Gamma(N_{ijk} + a/(qr))}{\Gamma(a/(qr))}`, the log marginal likelihood under Dirichlet
-  priors of equivalent sample size a (Heckerman, Geiger & Chickering 1995, eq. 28 with uniform
-  joint prior).
-- K2: the same with every Dirichlet concentration one (Cooper & Herskovits 1992, eq. 5):
+  priors of equivalent sample size a (the BDe score of Heckerman, Geiger & Chickering 1995, with a
+  uniform prior over the joint states).
+- K2: the same with every Dirichlet concentration one (Cooper & Herskovits 1992, theorem 1):
   :math:`\sum_j \log\frac{\Gamma(r)}{\Gamma(N_{ij} + r)} + \sum_{jk} \log \Gamma(N_{ijk} + 1)`.
 
 Each is a sum over the counts of the whole family less a sum over the counts of the parents, and a

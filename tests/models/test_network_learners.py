@@ -1,7 +1,6 @@
 """Learners of graphs: what they find, what they refuse, and how sure they are."""
 
 import itertools
-import warnings
 
 import networkx as nx
 import numpy as np
@@ -13,6 +12,7 @@ from sklearn.base import clone
 from structure_cases import sample_network
 
 from ppl_gen import (
+    BayesianNetwork,
     BDeu,
     ChowLiu,
     ExactSearch,
@@ -20,8 +20,13 @@ from ppl_gen import (
     TreeAugmented,
     averaged_network,
     edge_confidence,
+    load,
 )
+from ppl_gen.algorithms import structure_scores
+from ppl_gen.algorithms.structure_scores import LocalScores
+from ppl_gen.algorithms.structure_search import parents_of
 from ppl_gen.models.bayesian_network.confidence import significance_threshold
+from ppl_gen.models.bayesian_network.limits import edge_array
 
 LEARNERS = [ChowLiu(), TreeAugmented("c"), HillClimb(random_state=0), ExactSearch()]
 
@@ -431,19 +436,42 @@ def test_the_threshold_is_where_the_area_is_least(counts):
     assert np.isclose(significance_threshold(strengths), quantiles).any()
 
 
-@pytest.mark.slow
 def test_the_graph_of_alarm_is_found_but_for_a_few_edges():
-    """10,000 rows: the score of what is found is no less than that of the graph drawn from."""
+    """With 10,000 rows, a graph of no lower score than the one that the rows were drawn from."""
     values, names, states, edges = sample_network("alarm", 10_000, seed=1)
     sizes = [len(states[name]) for name in names]
-    learner = HillClimb("bdeu", random_state=0)
-    graph = learner.learn_codes(values, names, sizes)
-    found = {frozenset(edge) for edge in graph.edges}
-    true = {frozenset(edge) for edge in edges}
-    assert len(found & true) >= 0.8 * len(true)
-    start = HillClimb("bdeu", tabu=0, restarts=0, start=sorted(edges))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert (
-            graph.graph["score"] >= start.learn_codes(values, names, sizes).graph["score"] - 100.0
-        )
+    graph = HillClimb("bdeu", random_state=0).learn_codes(values, names, sizes, interactive=False)
+    drawn_from = edge_array(edges, names, "test", "edges")
+    scores = LocalScores(values, sizes, structure_scores.BDeu(10.0))
+    assert graph.graph["score"] >= scores.sum(parents_of(drawn_from))
+    found, true = ({frozenset(edge) for edge in listed} for listed in (graph.edges, edges))
+    assert len(found & true) >= 43  # of 46; 45 with three seeds tried
+    assert len(found - true) <= 15
+
+
+@pytest.mark.parametrize("learner", LEARNERS, ids=lambda learner: type(learner).__name__)
+def test_a_network_takes_the_graph_that_is_learned(frame, learner, tmp_path):
+    network = BayesianNetwork(learner, random_state=0).fit(frame)
+    assert set(network.graph_.edges) == set(learner.learn(frame).edges)
+    assert list(network.graph_.nodes) == list(frame.columns)
+    network.save(tmp_path / "network")
+    again = load(tmp_path / "network")
+    assert repr(again.graph) == repr(learner)
+    np.testing.assert_allclose(again.log_prob(frame[:50]), network.log_prob(frame[:50]))
+
+
+def test_a_network_lends_its_target_to_a_learner_without(frame):
+    network = BayesianNetwork(TreeAugmented(), target="c").fit(frame)
+    assert set(network.graph_.edges) == set(TreeAugmented("c").learn(frame).edges)
+    # A guess by the commonest state is right in half of the rows.
+    assert (network.predict(frame.drop(columns="c")) == frame["c"]).mean() > 0.8
+    with pytest.raises(ValueError, match="there is no target"):
+        BayesianNetwork(TreeAugmented()).fit(frame)
+
+
+def test_settings_of_learners_can_be_searched(frame):
+    network = clone(BayesianNetwork(HillClimb("bic")))
+    network.set_params(graph__max_parents=1, graph__score=BDeu(1.0))
+    network.set_params(graph__score__equivalent_sample_size=2.0)
+    assert network.graph.score.equivalent_sample_size == 2.0
+    assert max(dict(network.fit(frame).graph_.in_degree).values()) == 1

@@ -148,7 +148,7 @@ def averaged_network(confidence: "pd.DataFrame", threshold: float | None = None)
     References
     ----------
     Scutari & Nagarajan (2013), Identifying significant edges in graphical models of molecular
-    networks, Artificial Intelligence in Medicine 57, 207-217, equations 5 to 8.
+    networks, Artificial Intelligence in Medicine 57, 207-217.
 
     Examples
     --------

@@ -263,7 +263,7 @@ class HillClimb(_Search):
     References
     ----------
     Glover (1989), Tabu search, ORSA Journal on Computing 1, 190-206; Heckerman, Geiger & Chickering
-    (1995), Machine Learning 20, 197-243, section 7.
+    (1995), Machine Learning 20, 197-243.
 
     Examples
     --------
