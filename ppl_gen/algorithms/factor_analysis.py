@@ -217,14 +217,16 @@ def fit_diagonal(root: Array, n_factors: int, floor: Array) -> tuple[Array, Arra
         return value, excess / noise
 
     lowest = np.log(floor / variances)
+    bounds = list(zip(lowest, np.zeros(len(lowest)), strict=True))
+    options: Any = {"maxiter": 1000, "maxfun": 2000, "ftol": 1e-15, "gtol": 1e-9, "maxcor": 20}
     fits = [
         minimize(
             objective,
             np.clip(np.log(start), lowest, 0.0),
             jac=True,
             method="L-BFGS-B",
-            bounds=list(zip(lowest, np.zeros(len(lowest)), strict=True)),
-            options={"maxiter": 1000, "maxfun": 2000, "ftol": 1e-15, "gtol": 1e-9, "maxcor": 20},
+            bounds=bounds,
+            options=options,
         )
         for start in _shares_of_noise(root / deviations, n_factors)
     ]

@@ -164,7 +164,7 @@ def simple_structure(loadings: Array, rotation: str) -> SimpleStructure:
     lengths = np.sqrt((loadings**2).sum(axis=1, keepdims=True))
     even = loadings / np.where(lengths > 0.0, lengths, 1.0)
     orthogonal = orthomax(even, GAMMAS["varimax" if rotation == "promax" else rotation])
-    oblique = promax(loadings @ orthogonal) if rotation == "promax" else np.eye(len(orthogonal))
+    oblique = promax(even @ orthogonal) if rotation == "promax" else np.eye(len(orthogonal))
     return SimpleStructure(orthogonal, oblique)
 
 

@@ -84,7 +84,9 @@ class _OneBlasThread:
         thread.join()
 
 
-_one_blas_thread = _OneBlasThread()
+#: For work on small matrices, too: BLAS wakes its threads for them, and waits for them where other
+#: processes have the cores.
+one_blas_thread = _OneBlasThread()
 
 
 class _Pool:
@@ -97,7 +99,7 @@ class _Pool:
     def get(self) -> ThreadPoolExecutor:
         """Return the threads, which have a BLAS of one thread each."""
         if self.pool is None:
-            self.opened.enter_context(_one_blas_thread)
+            self.opened.enter_context(one_blas_thread)
             threads = ThreadPoolExecutor(n_threads(), initializer=_become_worker)
             self.pool = self.opened.enter_context(threads)
         return self.pool

@@ -16,6 +16,7 @@ from ppl_gen.algorithms.factor_analysis import (
     fit_isotropic,
 )
 from ppl_gen.algorithms.normal import column_moments
+from ppl_gen.algorithms.row_chunks import one_blas_thread
 from ppl_gen.algorithms.trees import tree_map
 from ppl_gen.engines.base import RandomSource
 from ppl_gen.families.base import Array, Family, Parameters, Statistics, observed_rows
@@ -151,8 +152,9 @@ class FactorNormal(Family):
             "scale": 0.3 * scale * n_classes ** (-2.0 / width),
         }
         bound = dataclasses.replace(self, n_columns=width, terms=terms, missing=missing)
-        rows = x[:: -(-len(x) // START_ROWS)]
-        return dataclasses.replace(bound, start=bound._fitted(rows, np.ones((len(rows), 1))))
+        with one_blas_thread:
+            start = bound._principal(x[:: -(-len(x) // START_ROWS)])
+        return dataclasses.replace(bound, start=start)
 
     # -- density -----------------------------------------------------------------------------
 
@@ -314,26 +316,41 @@ class FactorNormal(Family):
 
         For complete rows of one class this is the estimate itself, and not only a start.
         """
-        return self._fitted(x, responsibilities)
-
-    def _fitted(self, x: Array, responsibilities: Array) -> Parameters:
         fits = []
         for shares in responsibilities.T:
             rows = shares > 0.0
             if not rows.any():
                 rows, shares = np.ones(len(x), dtype=bool), np.ones(len(x))
-            fits.append(self._fit_class(x[rows], shares[rows], responsibilities.shape[1] > 1))
+            with one_blas_thread:
+                fits.append(self._fit_class(x[rows], shares[rows], responsibilities.shape[1] > 1))
         return {name: np.stack([fit[name] for fit in fits]) for name in fits[0]}
 
-    def _fit_class(self, x: Array, weights: Array, lend: bool) -> Parameters:
-        """Fit one class to its weighted rows; where it is one of several, `lend` it some spread."""
-        terms = self._terms
+    def _principal(self, x: Array) -> Parameters:
+        """Probabilistic PCA of all rows, their columns standardised, as a class."""
+        deviation = self._terms["deviation"]
+        mean, root = self._root(x, np.ones(len(x)))
+        loadings, noise = fit_isotropic(root / deviation, self.n_factors, 1e-3)
+        variances = noise * deviation**2
+        return {
+            "mean": mean[None] + self._terms["mean"],
+            "loadings": (loadings * deviation[:, None])[None],
+            "noise_variance": variances[:1] if self.is_isotropic else variances[None],
+        }
+
+    def _root(self, x: Array, weights: Array) -> tuple[Array, Array]:
+        """Mean about the data's, and root of the covariance; missing entries at their mean."""
+        centre = self._terms["mean"]
         missing = np.isnan(x)
         if missing.any():
             seen = weights @ ~missing
             mean = weights @ np.where(missing, 0.0, x) / np.where(seen > 0.0, seen, 1.0)
-            x = np.where(missing, np.where(seen > 0.0, mean, terms["mean"]), x)
-        mean, root = covariance_root(x - terms["mean"], weights)
+            x = np.where(missing, np.where(seen > 0.0, mean, centre), x)
+        return covariance_root(x - centre, weights)
+
+    def _fit_class(self, x: Array, weights: Array, lend: bool) -> Parameters:
+        """Fit one class to its weighted rows; where it is one of several, `lend` it some spread."""
+        terms = self._terms
+        mean, root = self._root(x, weights)
         if lend:
             # As of one row as wide as all, so that a class of few rows is not too narrow to leave.
             share = 1.0 / (1.0 + weights.sum())

@@ -237,7 +237,9 @@ class LatentClass:
 
     def initialize(self, rows: Rows, rng: np.random.Generator, how: str) -> Parameters:
         """Start from a hard assignment, by k-means++ or at random; known labels stay."""
-        if how == "random":
+        if self.n_classes == 1:
+            labels = np.zeros(len(rows), dtype=np.intp)
+        elif how == "random":
             labels = rng.integers(self.n_classes, size=len(rows))
         elif rows.labels is None:
             return self._start_clustered(rows, rng)
