@@ -45,7 +45,10 @@ def as_graph(graph: Any) -> "nx.DiGraph":
                 f"{WHO}: the graph is a {type(graph).__name__}; expected a networkx.DiGraph, whose "
                 "arcs run from parent to child"
             )
-        made = nx.DiGraph(graph)
+        made = nx.DiGraph()
+        made.add_nodes_from(graph)
+        # Parent by parent: a copy by the arcs' sources would have parents in another order.
+        made.add_edges_from((p, node) for node in graph for p in graph.predecessors(node))
     else:
         try:
             pairs = [() if isinstance(pair, str) else tuple(pair) for pair in graph]
