@@ -326,15 +326,16 @@ class LocalScores:
         weights = np.ones(z.shape[1]) if self.weights is None else self.weights
         n = np.bincount(codes, weights, cells)
         safe = np.where(n > 0.0, n, 1.0)
-        mean = np.stack([np.bincount(codes, weights * a, cells) for a in z], axis=1) / safe[:, None]
-        second = np.empty((cells, len(z), len(z)))
-        for i, a in enumerate(z):
-            for j, b in enumerate(z[: i + 1]):
-                second[:, i, j] = np.bincount(codes, weights * a * b, cells) / safe
-                second[:, j, i] = second[:, i, j]
-        covariance = second - mean[:, :, None] * mean[:, None, :]
-        _, variance = _regression(covariance + RIDGE * np.eye(len(z)))
+        mean = np.stack([np.bincount(codes, weights * a, cells) for a in z]) / safe
+        apart = z - mean[:, codes]
+        covariance = np.zeros((cells, len(z), len(z)))
+        for i, a in enumerate(apart):
+            for j, b in enumerate(apart[: i + 1]):
+                covariance[:, i, j] = np.bincount(codes, weights * a * b, cells) / safe
+                covariance[:, j, i] = covariance[:, i, j]
         own = np.bincount(codes, minlength=cells) >= len(z) + 1
+        covariance[~own] = 0.0
+        _, variance = _regression(covariance + RIDGE * np.eye(len(z)))
         residual = z[-1] - slopes @ z[:-1]
         borrowed = -0.5 * (
             n * np.log(2.0 * np.pi * pooled)

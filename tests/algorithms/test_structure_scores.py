@@ -204,6 +204,19 @@ def test_a_configuration_with_too_few_rows_borrows_the_regression_of_all():
     np.testing.assert_allclose(scores.local(2, [0, 1]), expected, rtol=1e-7)
 
 
+def test_scores_far_from_zero_and_with_outliers():
+    """The same up to the units, which only shift a log density."""
+    rng = np.random.default_rng(14)
+    values, sizes = mixed_rows(rng, 300)
+    values[0, 2:] *= 1e3
+    moved = values * [1.0, 1.0, 1e6, 1e-6] + [0.0, 0.0, 1e10, 1e-2]
+    here, there = LocalScores(values, sizes, BIC()), LocalScores(moved, sizes, BIC())
+    for parents in [], [2], [0, 1], [0, 1, 2]:
+        expected = here.local(3, parents) - 300 * math.log(1e-6)
+        # Ten of sixteen digits are lost in the columns themselves.
+        np.testing.assert_allclose(there.local(3, parents), expected, rtol=1e-5)
+
+
 def test_weights_of_continuous_rows():
     rng = np.random.default_rng(11)
     values, sizes = mixed_rows(rng, 200)

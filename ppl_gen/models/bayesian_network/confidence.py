@@ -61,6 +61,8 @@ def edge_confidence(
     ------
     ValueError
         If `n_bootstrap` is no positive whole number, and as ``learner.learn`` does.
+    TypeError
+        If `learner` is none.
 
     References
     ----------
@@ -84,6 +86,11 @@ def edge_confidence(
     whole = isinstance(n_bootstrap, int | np.integer) and not isinstance(n_bootstrap, bool)
     if not whole or n_bootstrap < 1:
         raise ValueError(f"edge_confidence: n_bootstrap is {n_bootstrap!r}; expected 1 or more")
+    if not isinstance(learner, GraphLearner):
+        raise TypeError(
+            f"edge_confidence: learner is {learner!r}; expected ChowLiu(), TreeAugmented(...), "
+            "HillClimb() or ExactSearch()"
+        )
     names, values, sizes = read_codes(frame, states, "edge_confidence")
     seed = check_random_state(random_state).randint(2**31, size=4)
     rng = np.random.default_rng(seed)
@@ -140,6 +147,11 @@ def averaged_network(confidence: "pd.DataFrame", threshold: float | None = None)
         With ``strength`` and ``direction`` on its edges, and ``graph.graph["threshold"]``. Edges
         point the way they did more often, from the earlier column where it was the same.
 
+    Raises
+    ------
+    ValueError
+        If a column is lacking, or `threshold` is not within 0 and 1.
+
     Warns
     -----
     RuntimeWarning
@@ -165,6 +177,12 @@ def averaged_network(confidence: "pd.DataFrame", threshold: float | None = None)
     """
     import networkx as nx
 
+    columns = ["source", "target", "strength", "direction"]
+    lacking = sorted(set(columns) - set(confidence))
+    if lacking:
+        raise ValueError(
+            f"averaged_network: the table lacks {lacking}; give what edge_confidence returns"
+        )
     if threshold is None:
         threshold = significance_threshold(confidence["strength"].to_numpy())
     elif not 0.0 <= threshold <= 1.0:
@@ -176,8 +194,7 @@ def averaged_network(confidence: "pd.DataFrame", threshold: float | None = None)
         & (confidence["direction"] >= 0.5)
     ].sort_values("strength", ascending=False, kind="stable")
     left_out = []
-    for row in chosen.itertuples(index=False):
-        source, target, strength, direction = row
+    for source, target, strength, direction in chosen[columns].itertuples(index=False):
         if graph.has_edge(target, source):
             continue  # one half each way
         if nx.has_path(graph, target, source):

@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -153,8 +153,8 @@ class _Search(GraphLearner):
 
     score: Any
     max_parents: int | None
-    required: Iterable[Edge]
-    forbidden: Iterable[Edge]
+    required: Collection[Edge]
+    forbidden: Collection[Edge]
     tiers: Sequence[Sequence[Any]] | None
 
     def learn_codes(
@@ -243,7 +243,7 @@ class HillClimb(_Search):
         graph a climb ends; with 0 it ends at the first local maximum.
     restarts : int
         Further climbs, each from the best graph so far with edges dropped and turned at random.
-    required, forbidden : iterable of (parent, child)
+    required, forbidden : list of (parent, child), or networkx.DiGraph
         Edges that the graph must have, or may not have.
     tiers : sequence of lists of names, optional
         A node of a later tier is never a parent of one in an earlier tier; those in none are free.
@@ -283,8 +283,8 @@ class HillClimb(_Search):
         *,
         tabu: int = 10,
         restarts: int = 20,
-        required: Iterable[Edge] = (),
-        forbidden: Iterable[Edge] = (),
+        required: Collection[Edge] = (),
+        forbidden: Collection[Edge] = (),
         tiers: Sequence[Sequence[Any]] | None = None,
         start: Any = None,
         random_state: Any = None,
@@ -356,7 +356,7 @@ class ExactSearch(_Search):
     max_parents : int, optional
         The most parents that a node may have; by default any number. A limit of 3 or 4 makes the
         search faster by far, and allows 22 columns.
-    required, forbidden : iterable of (parent, child)
+    required, forbidden : list of (parent, child), or networkx.DiGraph
         Edges that the graph must have, or may not have.
     tiers : sequence of lists of names, optional
         A node of a later tier is never a parent of one in an earlier tier; those in none are free.
@@ -389,8 +389,8 @@ class ExactSearch(_Search):
         score: Any = "bic",
         max_parents: int | None = None,
         *,
-        required: Iterable[Edge] = (),
-        forbidden: Iterable[Edge] = (),
+        required: Collection[Edge] = (),
+        forbidden: Collection[Edge] = (),
         tiers: Sequence[Sequence[Any]] | None = None,
     ) -> None:
         self.score = score

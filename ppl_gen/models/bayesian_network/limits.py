@@ -1,6 +1,6 @@
 """What is known of a graph beforehand, in names, to the constraints of a search."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,8 +20,8 @@ def limits_of(
     sizes: Sequence[int],
     *,
     max_parents: int | None,
-    required: Iterable[Edge],
-    forbidden: Iterable[Edge],
+    required: Collection[Edge],
+    forbidden: Collection[Edge],
     tiers: Sequence[Sequence[Any]] | None,
 ) -> Constraints:
     """Return the constraints that a learner's settings mean.
@@ -78,7 +78,7 @@ def edge_array(edges: Any, names: Sequence[Any], who: str, setting: str) -> Flag
     Raises
     ------
     ValueError
-        If an edge is no pair of two columns.
+        If they are no list, or an edge is no pair of two columns.
     """
     if hasattr(edges, "is_directed"):
         if not edges.is_directed():
@@ -89,6 +89,11 @@ def edge_array(edges: Any, names: Sequence[Any], who: str, setting: str) -> Flag
         for name in edges.nodes:
             place_among(name, names, who, setting)
         edges = edges.edges
+    if isinstance(edges, str) or not isinstance(edges, Collection):
+        raise ValueError(
+            f"{who}: {setting} is {edges!r}; expected a list of pairs (parent, child), or a "
+            "networkx.DiGraph"
+        )
     flags = np.zeros((len(names), len(names)), bool)
     for edge in edges:
         if isinstance(edge, str) or not isinstance(edge, Sequence) or len(edge) != 2:
