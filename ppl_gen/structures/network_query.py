@@ -40,7 +40,7 @@ class WholePlan:
         self.scopes = [(*parents, v) for v, parents in enumerate(network.parents)]
         order = elimination_order(self.scopes, network.sizes, targets) if self.small else []
         cost = elimination_cost(self.scopes, network.sizes, order)
-        self.small = self.small and cost.total <= SMALL
+        self.small = self.small and cost.total <= SMALL and cost.largest <= network.max_cells
         if self.small:
             self.elimination = Elimination(self.scopes, network.sizes, targets, order=order)
 
@@ -82,8 +82,9 @@ class QueryPlan:
         whole: bool = False,
     ) -> None:
         parents = network.parents
+        above = ancestors(parents, (*targets, *evidence, *soft))
         if whole:
-            needed = sorted(ancestors(parents, (*targets, *evidence, *soft)))
+            needed = sorted(above)
         else:
             # A likelihood is a child of its node that is observed.
             extended = (*parents, *((v,) for v in soft))
@@ -94,7 +95,7 @@ class QueryPlan:
             soft = tuple(v for place, v in enumerate(soft) if place in kept)
         self.soft = soft
         #: Nodes above the evidence that the targets do not depend on.
-        self.left_out = sorted(set(ancestors(parents, (*targets, *evidence, *soft))) - set(needed))
+        self.left_out = sorted(above - set(needed))
         #: What tells whether the evidence there has any probability, where that is in doubt.
         self.guard: QueryPlan | None = None
         #: Whether tables are all that it takes.

@@ -117,20 +117,21 @@ def test_queries_are_marginals_of_the_joint_table(batch):
             for own_soft in ({}, soft):
                 table = problem.weighed(evidence, own_soft)
                 expected = problem.marginal(table, targets) / table.sum()
-                found = problem.model.query(
-                    [problem.names[v] for v in targets],
-                    problem.named(evidence),
-                    problem.named_soft(own_soft),
-                )
-                states = [problem.states[v] for v in targets]
-                if len(targets) == 1:
-                    assert tuple(found.index) == states[0]
-                else:
-                    assert list(found.index) == list(itertools.product(*states))
-                assert found.index.names == [problem.names[v] for v in targets]
-                np.testing.assert_allclose(
-                    found.to_numpy(), expected.ravel(), rtol=0.0, atol=ROUNDING
-                )
+                for _ in range(3):  # a question asked again has a plan of its own
+                    found = problem.model.query(
+                        [problem.names[v] for v in targets],
+                        problem.named(evidence),
+                        problem.named_soft(own_soft),
+                    )
+                    states = [problem.states[v] for v in targets]
+                    if len(targets) == 1:
+                        assert tuple(found.index) == states[0]
+                    else:
+                        assert list(found.index) == list(itertools.product(*states))
+                    assert found.index.names == [problem.names[v] for v in targets]
+                    np.testing.assert_allclose(
+                        found.to_numpy(), expected.ravel(), rtol=0.0, atol=ROUNDING
+                    )
                 probability = problem.model.probability(
                     problem.named(evidence), problem.named_soft(own_soft)
                 )
@@ -242,7 +243,7 @@ def test_evidence_that_cannot_be_is_refused_wherever_it_is(batch):
         asked, named = problem.names[target], problem.named(evidence)
         assert problem.model.probability(named) == 0.0
         assert problem.model.probability(named, log=True) == -math.inf
-        for ask in (problem.model.query, problem.model.map_query):
+        for ask in (problem.model.query, problem.model.query, problem.model.map_query):
             with pytest.raises(ValueError, match="has probability zero under the network"):
                 ask([asked], named)
 

@@ -342,7 +342,9 @@ class BayesianNetwork(NetworkRows, Queries, CausalQueries):
             y = column_or_1d(y)
         import pandas as pd
 
-        return X.assign(**{self.target: pd.Series(y, dtype=getattr(y, "dtype", None)).array})
+        X = X.copy(deep=False)
+        X[self.target] = pd.Series(y, dtype=getattr(y, "dtype", None)).array
+        return X
 
     def _graph_of(
         self,
