@@ -9,7 +9,8 @@ strong root is the discrete nodes.
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -43,6 +44,8 @@ Array = Any
 Parameters = dict[str, Any]
 Statistics = dict[str, Any]
 
+#: Cells of the tables of numbers by row and joint state that are made at once.
+PART_CELLS = 2**22
 #: Cells of a table that inference makes, at most, unless the model says otherwise.
 MAX_CELLS = 2**26
 
@@ -233,27 +236,50 @@ class Network:
     def evidence(
         self, parameters: Parameters, x: Array, likelihoods: dict[int, Array] | None = None
     ) -> list[tuple[Array, NetworkEvidence]]:
-        """Return what rows say, in parts (places of the rows, evidence) of one pattern of gaps."""
-        if not self.groups:
-            return [(np.arange(len(x)), NetworkEvidence(self, parameters, x, likelihoods))]
-        gaps = np.stack([np.isnan(x[:, g.nodes]).any(axis=1) for g in self.groups], axis=1)
-        patterns, which = np.unique(gaps, axis=0, return_inverse=True)
-        parts = []
-        for pattern in range(len(patterns)):
-            rows = np.flatnonzero(which == pattern)
+        """Return what rows say, in parts: places of the rows, and their evidence."""
+        return list(self.evidence_by_part(parameters, x, likelihoods))
+
+    def evidence_by_part(
+        self, parameters: Parameters, x: Array, likelihoods: dict[int, Array] | None = None
+    ) -> Iterator[tuple[Array, NetworkEvidence]]:
+        """Yield what rows say, in parts of one pattern of gaps whose tables fit in memory."""
+        for rows in self._parts(np.isnan(x)):
             own = {
                 v: likelihood if np.ndim(likelihood) == 1 else likelihood[rows]
                 for v, likelihood in (likelihoods or {}).items()
             }
-            parts.append((rows, NetworkEvidence(self, parameters, x[rows], own)))
-        return parts
+            yield rows, NetworkEvidence(self, parameters, x[rows], own)
+
+    def _parts(self, missing: Array) -> Iterator[Array]:
+        """Yield the places of rows that lack numbers of the same groups."""
+        if not self.groups:
+            yield np.arange(len(missing))
+            return
+        gaps = np.stack([missing[:, g.nodes].any(axis=1) for g in self.groups], axis=1)
+        patterns, which = np.unique(gaps, axis=0, return_inverse=True)
+        for pattern, lacking in enumerate(patterns):
+            rows = np.flatnonzero(which == pattern)
+            opened = missing[rows].any(axis=0)
+            # Of a group with gaps, each row meets the states that are open; of others all.
+            cells = max(
+                math.prod(
+                    size
+                    for v, size in zip(group.boundary, group.sizes, strict=True)
+                    if opened[v] or not gap
+                )
+                * len(group.nodes)
+                for group, gap in zip(self.groups, lacking, strict=True)
+            )
+            step = max(1, PART_CELLS // cells)
+            for start in range(0, len(rows), step):
+                yield rows[start : start + step]
 
     def log_evidence(self, parameters: Parameters, x: Array) -> Array:
         """Log density of what each row (n, V) shows, in nats: (n,)."""
         found = np.empty(len(x))
 
         def chunk(rows: slice) -> None:
-            for places, part in self.evidence(parameters, x[rows]):
+            for places, part in self.evidence_by_part(parameters, x[rows]):
                 found[rows][places] = part.log_evidence
 
         map_rows(chunk, len(x))
@@ -303,7 +329,7 @@ class Network:
         """Expected statistics and log likelihood; both add over rows."""
         summed: list[Statistics] = []
         log_likelihood = 0.0
-        for places, part in self.evidence(parameters, rows.values):
+        for places, part in self.evidence_by_part(parameters, rows.values):
             weights = None if rows.weights is None else rows.weights[places]
             evidence = part.log_evidence if weights is None else part.log_evidence * weights
             log_likelihood += float(evidence.sum())
@@ -386,7 +412,7 @@ class Network:
         log_evidence = np.empty(len(x))
 
         def chunk(rows: slice) -> None:
-            for places, part in self.evidence(parameters, x[rows]):
+            for places, part in self.evidence_by_part(parameters, x[rows]):
                 possible = np.isfinite(part.log_evidence)[:, None]
                 log_evidence[rows][places] = part.log_evidence
                 for v, shares in zip(nodes, found, strict=True):
@@ -460,10 +486,13 @@ def own_statistics(
     """Statistics of one conditional, whose numbers are complete."""
     if isinstance(conditional, Tabular):
         return {"count": part.counts([conditional.scope], weights)[0]}
-    shares = part.marginal(conditional.scope)
-    weights = np.ones(len(shares)) if weights is None else weights
+    weights = np.ones(len(part.x)) if weights is None else weights
     x, known = part.numbers_of(conditional)
-    shares = shares * (weights * known).reshape(-1, *(1,) * (shares.ndim - 1))
+    weights = weights * known
+    if isinstance(conditional, LinearGaussian) and not set(conditional.scope) & set(part.open):
+        return conditional.counted(x, part.place(conditional.scope), weights)
+    shares = part.marginal(conditional.scope)
+    shares = shares * weights.reshape(-1, *(1,) * (shares.ndim - 1))
     return conditional.statistics(parameters, x, shares)
 
 

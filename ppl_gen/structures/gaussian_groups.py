@@ -112,6 +112,76 @@ class GaussianGroup:
         return table.sum(axis=away).transpose(order)
 
 
+class GroupEvidence:
+    """What rows with gaps say of the numbers of a group, for each state that is open.
+
+    Rows are taken together by the states that they have in common: of a boundary of many
+    configurations, each row meets those only that it leaves open.
+
+    Parameters
+    ----------
+    group : GaussianGroup
+    joint : dict
+        Of :meth:`GaussianGroup.joint`.
+    x : (n, C)
+    codes : (n, B)
+        Of the boundary.
+    unknown : tuple of int
+        Places of the boundary's nodes that are open.
+
+    Attributes
+    ----------
+    log_prob : (n, *sizes of the open nodes)
+        Log density of the numbers that are observed.
+    """
+
+    def __init__(
+        self,
+        group: GaussianGroup,
+        joint: Parameters,
+        x: Array,
+        codes: Array,
+        unknown: Sequence[int],
+    ) -> None:
+        self.group, self.joint, self.x = group, joint, x
+        seen = [axis for axis in range(len(group.sizes)) if axis not in unknown]
+        table = np.arange(group.n_configurations).reshape(group.sizes)
+        cells = math.prod(group.sizes[axis] for axis in unknown)
+        table = np.moveaxis(table, seen, range(len(seen))).reshape(-1, cells)
+        place = np.zeros(len(x), dtype=np.int64)
+        for axis in seen:
+            place = place * group.sizes[axis] + codes[:, axis]
+        order = np.argsort(place, kind="stable")
+        self._parts: list[tuple[Array, Array, Any]] = []
+        log_prob = np.empty((len(x), cells))
+        for rows in np.split(order, np.flatnonzero(np.diff(place[order])) + 1):
+            own = table[place[rows[0]]]
+            log_prob[rows], sums = group.family.e_step(self._of(own), x[rows])
+            self._parts.append((rows, own, sums))
+        self.log_prob = log_prob.reshape(len(x), *(group.sizes[axis] for axis in unknown))
+
+    def _of(self, configurations: Array) -> Parameters:
+        return {name: value[configurations] for name, value in self.joint.items()}
+
+    def moments(self, shares: Array) -> Statistics:
+        """Expected moments by configuration, from the shares (n, open configurations)."""
+        width = len(self.group.nodes)
+        shapes = {"count": (), "sum": (width,), "square": (width, width)}
+        total = {n: np.zeros((self.group.n_configurations, *s)) for n, s in shapes.items()}
+        for rows, own, sums in self._parts:
+            for name, value in sums(shares[rows]).items():
+                total[name][own] += value
+        return total
+
+    def expected(self, shares: Array) -> Array:
+        """Conditional means of the numbers: (n, C)."""
+        found = np.empty_like(self.x)
+        for rows, own, _ in self._parts:
+            x = self.x[rows]
+            found[rows] = self.group.family.expected(self._of(own), x, shares[rows])
+        return found
+
+
 def _rows(xp: Any, table: Array, index: Array, rest: tuple[int, ...]) -> Array:
     """Rows of a table whose leading axes are flattened."""
     lead = table.shape[: table.ndim - len(rest)]

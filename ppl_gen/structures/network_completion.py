@@ -51,7 +51,7 @@ def draw_missing(
 ) -> Array:
     """Complete rows by a draw from the joint conditional of what is missing: (n, V)."""
     completed = np.empty_like(x)
-    for rows, part in network.evidence(parameters, x):
+    for rows, part in network.evidence_by_part(parameters, x):
         completed[rows] = part.draw(rng)
     for conditional, below in network.below:
         # Nothing is known below a softmax whose numbers were missing: drawn from above.

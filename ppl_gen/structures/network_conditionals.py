@@ -223,6 +223,17 @@ class LinearGaussian:
         weighed = shares.reshape(len(x), -1).T[:, :, None] * z  # (Q, n, C + 2)
         return {"moment": self._shaped(np.swapaxes(weighed, 1, 2) @ z)}
 
+    def counted(self, x: Array, place: Array, weights: Array) -> Statistics:
+        """Return :meth:`statistics` of rows whose configurations (n,) are known, by number."""
+        z = np.concatenate([np.ones((len(x), 1)), x[:, self.numbers] - self.origin], axis=1).T
+        width, cells = len(z), math.prod(self.sizes)
+        moment = np.empty((cells, width, width))
+        for i in range(width):
+            own = weights * z[i]
+            for j in range(i, width):
+                moment[:, i, j] = moment[:, j, i] = np.bincount(place, own * z[j], cells)
+        return {"moment": self._shaped(moment)}
+
     def _shaped(self, moment: Array) -> Array:
         return moment.reshape(*self.sizes, *moment.shape[-2:])
 

@@ -6,7 +6,7 @@ integrated out of their group first (see ``gaussian_groups``). What is left open
 junction tree.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from ppl_gen.algorithms.elimination import Elimination
 from ppl_gen.algorithms.junction_tree import LIKELY, Beliefs, JunctionTree
 from ppl_gen.algorithms.normal import conditional
 from ppl_gen.engines.random_source import NumPyRandom
-from ppl_gen.structures.gaussian_groups import GaussianGroup
+from ppl_gen.structures.gaussian_groups import GaussianGroup, GroupEvidence
 from ppl_gen.structures.network_conditionals import NodeConditional, Tabular
 
 if TYPE_CHECKING:
@@ -67,8 +67,7 @@ class NetworkEvidence:
         if parameters is None:  # complete rows are counted as they are
             return
         self.parameters = parameters
-        self._sums: dict[int, Callable[[Array], dict[str, Array]]] = {}
-        self._joints = {g: network.groups[g].joint(parameters) for g in self.gaps}
+        self._groups = {g: self._group_evidence(network.groups[g]) for g in self.gaps}
         scopes: list[tuple[int, ...]] = []
         tables: list[Array] = []
         self._log_scale = np.zeros(len(x))
@@ -113,14 +112,21 @@ class NetworkEvidence:
             self.beliefs = self.tree.propagate(tables, self._logs)
             self.log_evidence = self._log_scale + self.beliefs.log_evidence
 
+    def _open_of(self, group: GaussianGroup) -> list[int]:
+        return [axis for axis, v in enumerate(group.boundary) if v in self.open]
+
+    def _group_evidence(self, group: GaussianGroup) -> GroupEvidence:
+        codes, x = self.codes[:, group.boundary], self.x[:, group.nodes]
+        joint = group.joint(self.parameters)
+        return GroupEvidence(group, joint, x, codes, self._open_of(group))
+
     def _densities(self) -> dict[tuple[int, ...], Array]:
         """Log densities (n, *sizes) that the numbers give the open nodes, by these."""
         network = self.network
         inside = {v for g in self.gaps for v in network.groups[g].nodes}
         found: dict[tuple[int, ...], Array] = {}
 
-        def add(scope: tuple[int, ...], log_table: Array) -> None:
-            left, cut = self._cut(scope, log_table)
+        def add(left: tuple[int, ...], cut: Array) -> None:
             found[left] = found[left] + cut if left in found else cut
 
         for v, own in enumerate(network.conditionals):
@@ -129,11 +135,10 @@ class NetworkEvidence:
                 log_table = own.log_table(self.parameters[str(v)], x)
                 if not known.all():  # nothing is known below: any distribution sums to one
                     log_table[~known] = -np.log(log_table.shape[-1])
-                add(own.scope, log_table)
-        for g, joint in self._joints.items():
-            group = network.groups[g]
-            log_prob, self._sums[g] = group.family.e_step(joint, self.x[:, group.nodes])
-            add(group.boundary, log_prob.reshape(len(self.x), *group.sizes))
+                add(*self._cut(own.scope, log_table))
+        for g, evidence in self._groups.items():
+            boundary = network.groups[g].boundary
+            add(tuple(v for v in boundary if v in self.open), evidence.log_prob)
         return found
 
     def numbers_of(self, own: NodeConditional) -> tuple[Array, Array]:
@@ -204,30 +209,32 @@ class NetworkEvidence:
 
     def _counted(self, scope: tuple[int, ...], weights: Array | None) -> Array:
         sizes = [self.network.sizes[v] for v in scope]
-        place = np.zeros(len(self.x), dtype=np.int64)
-        for v, size in zip(scope, sizes, strict=True):
-            place = place * size + self.codes[:, v]
         cells = int(np.prod(sizes, dtype=int))
-        return np.bincount(place, weights, cells).astype(np.float64).reshape(sizes)
+        counted = np.bincount(self.place(scope), weights, cells)
+        return counted.astype(np.float64).reshape(sizes)
 
-    def responsibilities(self, group: GaussianGroup) -> Array:
-        """Probabilities of the configurations of a group's boundary: (n, K)."""
-        return self.marginal(group.boundary).reshape(len(self.x), group.n_configurations)
+    def place(self, scope: Sequence[int]) -> Array:
+        """Number of the joint state of nodes that are observed: (n,)."""
+        place = np.zeros(len(self.x), dtype=np.int64)
+        for v in scope:
+            place = place * self.network.sizes[v] + self.codes[:, v]
+        return place
+
+    def _shares(self, group: GaussianGroup) -> Array:
+        """Probabilities of the open configurations of a group's boundary: (n, ..)."""
+        left = tuple(group.boundary[axis] for axis in self._open_of(group))
+        return self.marginal(left).reshape(len(self.x), -1)
 
     def group_moments(self, g: int, weights: Array | None) -> dict[str, Array]:
         """Expected moments of the numbers of a group with gaps, by configuration."""
-        group = self.network.groups[g]
-        shares = self.responsibilities(group)
+        shares = self._shares(self.network.groups[g])
         if weights is not None:
             shares = shares * weights[:, None]
-        return self._sums[g](shares)
+        return self._groups[g].moments(shares)
 
     def expected_numbers(self, g: int) -> Array:
         """Conditional means of the numbers of a group with gaps: (n, C)."""
-        group = self.network.groups[g]
-        x = self.x[:, group.nodes]
-        expected: Array = group.family.expected(self._joints[g], x, self.responsibilities(group))
-        return expected
+        return self._groups[g].expected(self._shares(self.network.groups[g]))
 
     @property
     def factors(self) -> tuple[list[tuple[int, ...]], list[Array]]:
@@ -272,7 +279,7 @@ class NetworkEvidence:
         mean = np.tile(self.x[0, list(nodes)], (len(weights), 1))
         spread = np.zeros((len(weights), len(nodes), len(nodes)))
         for g in involved:
-            group, joint = network.groups[g], self._joints[g]
+            group, joint = network.groups[g], self._groups[g].joint
             row = self.x[:1, group.nodes]
             given = conditional(row, joint["mean"], joint["precision_cholesky"])
             missing = np.flatnonzero(np.isnan(row[0]))
@@ -298,14 +305,14 @@ class NetworkEvidence:
             size = None if self._batched else len(self.x)
             drawn = self.tree.draw(self._tables, rng, size, self._logs)
             completed[:, self.open] = drawn[:, self.open]
-        for g, joint in self._joints.items():
+        for g, evidence in self._groups.items():
             group = self.network.groups[g]
             labels = np.zeros(len(completed), dtype=np.int64)
             for v, size in zip(group.boundary, group.sizes, strict=True):
                 labels = labels * size + completed[:, v].astype(np.int64)
             x = completed[:, group.nodes]
             completed[:, group.nodes] = group.family.draw_missing(
-                joint, x, labels, NumPyRandom(rng)
+                evidence.joint, x, labels, NumPyRandom(rng)
             )
         return completed
 
