@@ -209,13 +209,30 @@ class LinearGaussian:
         xp = array_namespace(parameters["intercept"], x)
         flat = (math.prod(self.sizes), len(self.regressors))
         coefficients = xp.reshape(parameters["coefficients"], flat)
-        mean = xp.reshape(parameters["intercept"], (-1,))
-        for place, regressor in enumerate(self.regressors):
-            mean = mean + x[:, regressor, None] * coefficients[:, place]
-        variance = xp.reshape(parameters["variance"], (-1,))
-        away = x[:, self.node, None] - mean
-        log_density = -0.5 * (away * away / variance + xp.log(variance) + LOG_2PI)
+        intercept, variance = (
+            xp.reshape(parameters[name], (-1,)) for name in ("intercept", "variance")
+        )
+        log_density = self._log_density(x, intercept, coefficients, variance)
         return xp.reshape(log_density, (x.shape[0], *self.sizes))
+
+    def log_density_at(self, parameters: Parameters, x: Array, place: Array) -> Array:
+        """Log density of the node of each row, of the configuration of this number: (n,)."""
+        coefficients = np.reshape(
+            parameters["coefficients"], (math.prod(self.sizes), 1, len(self.regressors))
+        )[place]
+        intercept, variance = (
+            np.reshape(parameters[name], (-1, 1))[place] for name in ("intercept", "variance")
+        )
+        return self._log_density(x, intercept, coefficients, variance)[:, 0]
+
+    def _log_density(
+        self, x: Array, intercept: Array, coefficients: Array, variance: Array
+    ) -> Array:
+        xp, mean = array_namespace(intercept, x), intercept
+        for place, regressor in enumerate(self.regressors):
+            mean = mean + x[:, regressor, None] * coefficients[..., place]
+        away = x[:, self.node, None] - mean
+        return -0.5 * (away * away / variance + xp.log(variance) + LOG_2PI)
 
     def statistics(self, parameters: Parameters, x: Array, shares: Array) -> Statistics:
         """Moments of (1, regressors, node) about the origin: (*sizes, C + 2, C + 2)."""

@@ -17,7 +17,7 @@ from ppl_gen.algorithms.junction_tree import LIKELY, Beliefs, JunctionTree
 from ppl_gen.algorithms.normal import conditional
 from ppl_gen.engines.random_source import NumPyRandom
 from ppl_gen.structures.gaussian_groups import GaussianGroup, GroupEvidence
-from ppl_gen.structures.network_conditionals import NodeConditional, Tabular
+from ppl_gen.structures.network_conditionals import LinearGaussian, NodeConditional, Tabular
 
 if TYPE_CHECKING:
     from ppl_gen.structures.bayesian_network import Network
@@ -132,6 +132,10 @@ class NetworkEvidence:
         for v, own in enumerate(network.conditionals):
             if not isinstance(own, Tabular) and v not in inside:
                 x, known = self.numbers_of(own)
+                if isinstance(own, LinearGaussian) and not set(own.scope) & set(self.open):
+                    place = self.place(own.scope)
+                    add((), own.log_density_at(self.parameters[str(v)], x, place))
+                    continue
                 log_table = own.log_table(self.parameters[str(v)], x)
                 if not known.all():  # nothing is known below: any distribution sums to one
                     log_table[~known] = -np.log(log_table.shape[-1])
