@@ -14,6 +14,9 @@ from ppl_gen.structures.network_conditionals import LinearGaussian, NodeConditio
 Array = Any
 Parameters = dict[str, Any]
 
+#: Cells (rows by configurations) that cost as much as one more call.
+CELLS_A_CALL = 2048
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class GaussianGroup:
@@ -115,8 +118,8 @@ class GaussianGroup:
 class GroupEvidence:
     """What rows with gaps say of the numbers of a group, for each state that is open.
 
-    Rows are taken together by the states that they have in common: of a boundary of many
-    configurations, each row meets those only that it leaves open.
+    Where it pays, rows are taken together by the states that they have in common: of a boundary
+    of many configurations, each row then meets those only that it leaves open.
 
     Parameters
     ----------
@@ -152,13 +155,20 @@ class GroupEvidence:
         for axis in seen:
             place = place * group.sizes[axis] + codes[:, axis]
         order = np.argsort(place, kind="stable")
-        self._parts: list[tuple[Array, Array, Any]] = []
-        log_prob = np.empty((len(x), cells))
-        for rows in np.split(order, np.flatnonzero(np.diff(place[order])) + 1):
-            own = table[place[rows[0]]]
-            log_prob[rows], sums = group.family.e_step(self._of(own), x[rows])
-            self._parts.append((rows, own, sums))
-        self.log_prob = log_prob.reshape(len(x), *(group.sizes[axis] for axis in unknown))
+        alike = np.split(order, np.flatnonzero(np.diff(place[order])) + 1)
+        self._parts: list[tuple[Array, Array, Array | None, Any]] = []
+        self.log_prob = np.empty((len(x), *(group.sizes[axis] for axis in unknown)))
+        log_prob = self.log_prob.reshape(len(x), cells)
+        if len(alike) * CELLS_A_CALL < len(x) * group.n_configurations:
+            for rows in alike:
+                own = table[place[rows[0]]]
+                log_prob[rows], sums = group.family.e_step(self._of(own), x[rows])
+                self._parts.append((rows, own, None, sums))
+        else:
+            every, columns = np.arange(group.n_configurations), table[place]
+            found, sums = group.family.e_step(joint, x)
+            log_prob[:] = np.take_along_axis(found, columns, axis=1)
+            self._parts.append((np.arange(len(x)), every, columns, sums))
 
     def _of(self, configurations: Array) -> Parameters:
         return {name: value[configurations] for name, value in self.joint.items()}
@@ -168,18 +178,27 @@ class GroupEvidence:
         width = len(self.group.nodes)
         shapes = {"count": (), "sum": (width,), "square": (width, width)}
         total = {n: np.zeros((self.group.n_configurations, *s)) for n, s in shapes.items()}
-        for rows, own, sums in self._parts:
-            for name, value in sums(shares[rows]).items():
+        for rows, own, columns, sums in self._parts:
+            for name, value in sums(_among(shares[rows], columns, len(own))).items():
                 total[name][own] += value
         return total
 
     def expected(self, shares: Array) -> Array:
         """Conditional means of the numbers: (n, C)."""
         found = np.empty_like(self.x)
-        for rows, own, _ in self._parts:
-            x = self.x[rows]
-            found[rows] = self.group.family.expected(self._of(own), x, shares[rows])
+        for rows, own, columns, _ in self._parts:
+            among = _among(shares[rows], columns, len(own))
+            found[rows] = self.group.family.expected(self._of(own), self.x[rows], among)
         return found
+
+
+def _among(shares: Array, columns: Array | None, n_configurations: int) -> Array:
+    """Put shares (n, open configurations) in their columns among more, whose shares are zero."""
+    if columns is None:
+        return shares
+    found = np.zeros((len(shares), n_configurations))
+    np.put_along_axis(found, columns, shares, axis=1)
+    return found
 
 
 def _rows(xp: Any, table: Array, index: Array, rest: tuple[int, ...]) -> Array:

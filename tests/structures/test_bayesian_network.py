@@ -8,6 +8,7 @@ from ppl_gen import EM, BayesianNetwork
 from ppl_gen.algorithms.trees import tree_leaves
 from ppl_gen.data import Rows
 from ppl_gen.models.bayesian_network.building import as_graph, network_of_rows
+from ppl_gen.structures import bayesian_network
 from tests.hybrid_problems import random_gaps, random_hybrid
 
 
@@ -61,6 +62,18 @@ def test_statistics_add_over_rows(share):
         assert log_likelihood == pytest.approx(sum(own for _, own in parts), rel=1e-12)
         evidence = network.log_evidence(parameters, x)
         assert log_likelihood == pytest.approx(weights @ evidence, rel=1e-12)
+
+
+def test_parts_of_any_size_say_the_same(monkeypatch):
+    for seed in range(10):
+        _, network, x, rng = problem(seed)
+        parameters = network.initialize(Rows(x, None), rng, "kmeans")
+        whole, log_likelihood = network.e_step(parameters, Rows(x, None))
+        with monkeypatch.context() as patch:
+            patch.setattr(bayesian_network, "PART_CELLS", 8)
+            parts, own = network.e_step(parameters, Rows(x, None))
+        assert_same(whole, parts)
+        assert own == pytest.approx(log_likelihood, rel=1e-12)
 
 
 def test_weights_are_rows_repeated():

@@ -12,6 +12,7 @@ from ppl_gen.algorithms.trees import tree_map
 from ppl_gen.data import Rows
 from ppl_gen.models.bayesian_network.building import as_graph, network_of_rows
 from ppl_gen.models.bayesian_network.cpds import LinearGaussianCPD, SoftmaxCPD, TabularCPD
+from ppl_gen.structures import gaussian_groups, network_completion
 from ppl_gen.structures.network_density import log_density
 from tests.hybrid_problems import as_dicts, random_gaps, random_hybrid
 
@@ -59,17 +60,24 @@ def test_the_joint_normal_is_that_of_the_chain_of_lines():
                 )
 
 
-def test_moments_with_gaps_are_sums_over_states_of_conditional_moments():
+@pytest.mark.parametrize("cells_a_call", [0, 10**9], ids=["by state", "at once"])
+def test_moments_with_gaps_are_sums_over_states_of_conditional_moments(cells_a_call, monkeypatch):
+    monkeypatch.setattr(gaussian_groups, "CELLS_A_CALL", cells_a_call)
     for seed in range(10):
         rng = np.random.default_rng(seed)
         hybrid = random_hybrid(rng, n_discrete=2, n_numbers=3)
         net = BayesianNetwork(cpds=hybrid.cpds)
         rows = random_gaps(rng, hybrid.draw(rng, 7))
+        rows[:, int(np.argmax([s > 0 for s in hybrid.sizes.values()]))] = 0.0  # a known state
         weights = rng.gamma(1.0, size=7)
+        filled = network_completion.fill(net.structure_, [net._draw(0)], rows)
         statistics, _ = net.structure_.e_step(net._draw(0), Rows(rows, weights))
         expected = tree_map(np.zeros_like, statistics)
-        for row, weight in zip(as_dicts(hybrid.names, rows), weights, strict=True):
+        shown = as_dicts(hybrid.names, rows)
+        for r, (row, weight) in enumerate(zip(shown, weights, strict=True)):
             _, codes, shares, means, covariances = hybrid.answers(row)
+            places = [hybrid.names.index(n) for n in hybrid.numbers]
+            np.testing.assert_allclose(filled[r, places], shares @ means, atol=1e-10)
             for code, share, mean, covariance in zip(
                 codes, shares, means, covariances, strict=True
             ):
