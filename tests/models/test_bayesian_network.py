@@ -523,6 +523,21 @@ def test_multiple_imputation_draws_from_the_joint_conditional(small):
 # -- draws instead of sums -------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("load", [load_asia, load_sachs], ids=["asia", "sachs"])
+def test_weighted_draws_agree_with_the_sums_of_known_networks(load):
+    model = load()
+    names = list(model.graph_)
+    row = model.sample(1, random_state=4).iloc[0]
+    evidence = {name: row[name] for name in names[-2:]}
+    for node in names[:3]:
+        expected = model.query(node, evidence)
+        found = model.query(
+            node, evidence, method="likelihood_weighting", n_samples=20_000, random_state=0
+        )
+        error = np.array(found.attrs["standard_error"])
+        assert (abs(found - expected) <= 4.0 * error + 1.0 / 20_000).all()
+
+
 @pytest.mark.parametrize("method", ["likelihood_weighting", "gibbs"])
 @pytest.mark.parametrize(
     ("nodes", "evidence", "soft"),

@@ -445,6 +445,21 @@ def test_scikit_learn_takes_networks(rows):
     assert search.score(x, y) > -0.2
 
 
+@pytest.mark.parametrize("scoring", ["neg_log_loss", "roc_auc", "accuracy"])
+def test_scikit_learns_metrics_find_the_classes_in_their_order(rows, scoring):
+    """Whatever order categories have, metrics take columns of probabilities as sorted."""
+    x, y = rows.drop(columns="lung"), rows["lung"]
+    model = BayesianNetwork(EDGES, target="lung", prior=1.0)
+    assert list(y.cat.categories) == ["yes", "no"]
+    expected = cross_val_score(model, x, y.astype(str), scoring=scoring)
+    np.testing.assert_array_equal(cross_val_score(model, x, y, scoring=scoring), expected)
+    np.testing.assert_array_equal(
+        cross_val_score(model, x, (y == "yes").astype(int), scoring=scoring), expected
+    )
+    if scoring == "roc_auc":
+        assert expected.mean() > 0.9
+
+
 def test_y_is_the_column_of_the_target(rows):
     expected = BayesianNetwork(EDGES, target="lung").fit(rows)
     x, y = rows.drop(columns="lung"), rows["lung"]

@@ -60,7 +60,9 @@ class BayesianNetwork(NetworkRows, Queries, CausalQueries):
         likelihood under EM, and Dirichlet(1) for posteriors. Point estimates add the prior counts
         to the rows': the mean of the posterior.
     target : name, optional
-        The node that :meth:`predict`, :meth:`predict_proba` and `y` are about.
+        The node that :meth:`predict`, :meth:`predict_proba` and `y` are about. The states of a `y`
+        are sorted, as scikit-learn's metrics expect; declare them in another order only where
+        those are not used.
     inference : str, EM, Conjugate, SVI, NUTS or None
         By default EM, which for complete rows is one pass. "conjugate" draws from the posterior
         itself, of complete rows.
@@ -276,10 +278,10 @@ class BayesianNetwork(NetworkRows, Queries, CausalQueries):
         method = self._resolved_method()
         X = self._with_target(X, y)
         declared = self._declared()
-        if y is not None and self.target is not None and np.asarray(y).dtype.kind in "iuf":
-            # What y holds is states, whatever they are written as; numbers need no declaration.
-            codes = np.asarray(y)
-            declared.setdefault(self.target, tuple(np.unique(codes[~np.isnan(codes)]).tolist()))
+        if y is not None and self.target is not None:
+            classes = reading.classes_of(y)
+            if classes is not None:
+                declared.setdefault(self.target, classes)
         if is_frame(X):
             reading.refuse_duplicates(X)
         rows = self._read_rows(X, sample_weight, None)
