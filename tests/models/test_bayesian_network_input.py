@@ -193,7 +193,7 @@ def test_a_target_need_not_be_named_by_text(rows):
     x = pd.DataFrame({1: rows["lung"], 2: rows["xray"]})
     model = BayesianNetwork([(("a", 0), 1), (("a", 0), 2)], target=("a", 0), prior=1.0)
     model.fit(x, rows["smoke"])
-    assert model.states_[("a", 0)] == ("yes", "no")
+    assert model.states_[("a", 0)] == ("no", "yes")
     assert list(x.columns) == [1, 2]
     assert set(model.predict(x)) <= {"yes", "no"}
 
@@ -393,6 +393,10 @@ def test_questions_past_the_bound_are_refused_with_the_figures_and_the_ways_out(
         assert (abs(found - exact) < 4.0 * error).all()
         assert found.attrs["ess"] > 100.0
     assert small.sample(5, random_state=0).shape == (5, side * side)
+    raised = small.set_params(max_cells=2**20)
+    np.testing.assert_allclose(raised.query(corner, evidence), exact, rtol=1e-12)
+    with pytest.raises(ValueError, match="max_cells=16"):
+        raised.set_params(max_cells=16).query(corner, evidence)
 
 
 def test_a_joint_of_many_targets_is_refused():

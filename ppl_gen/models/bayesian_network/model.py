@@ -1,5 +1,6 @@
 """The Bayesian network as an estimator: fitted, asked, drawn from, kept."""
 
+import dataclasses
 import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -192,6 +193,15 @@ class BayesianNetwork(NetworkRows, Queries, CausalQueries):
                 for name, own in cpd.states.items():
                     declared.setdefault(name, own)
         return declared
+
+    def set_params(self, **params: Any) -> Self:
+        """Set settings by name; a bound, `max_cells`, holds at once."""
+        super().set_params(**params)
+        if "max_cells" in params and self.__sklearn_is_fitted__():
+            network = dataclasses.replace(self.structure_, max_cells=self.max_cells, _trees={})
+            self.structure_ = network
+            self._plans = {}
+        return self
 
     # -- what it is ----------------------------------------------------------------------------
 
