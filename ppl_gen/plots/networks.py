@@ -110,7 +110,7 @@ def plot_network(
                 arrowstyle="-|>",
                 mutation_scale=10.0 * scale,
                 color="black" if strength is None else str(round(0.8 * (1.0 - share), 3)),
-                lw=scale * (1.0 if strength is None else 0.5 + 2.5 * share),
+                lw=scale * (1.0 if strength is None else 0.5 + 1.7 * share),
                 zorder=2,
             )
         )
