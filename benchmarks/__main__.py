@@ -13,7 +13,14 @@ from pathlib import Path
 
 from benchmarks.measure import Row
 
-JOBS = ("startup", "gaussian_mixture", "naive_bayes", "hidden_markov", "bayesian_network")
+JOBS = (
+    "startup",
+    "gaussian_mixture",
+    "naive_bayes",
+    "hidden_markov",
+    "bayesian_network",
+    "factor_analysis",
+)
 PACKAGES = (
     "ppl_gen",
     "numpy",

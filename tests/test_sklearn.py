@@ -16,9 +16,11 @@ from ppl_gen import (
     NUTS,
     BayesClassifier,
     BayesianNetwork,
+    FactorAnalysis,
     GaussianMixture,
     Mixture,
     NaiveBayes,
+    ProbabilisticPCA,
     TreeAugmented,
 )
 from ppl_gen.datasets import load_adult
@@ -33,12 +35,24 @@ ESTIMATORS = [
     # The checks set the random state of the estimator alone, not of the one inside.
     BayesClassifier(Mixture(2, inference=EM(max_iter=20), random_state=0)),
 ]
+TRANSFORMERS = [FactorAnalysis(), ProbabilisticPCA()]
+
+
+def expected_failures(estimator):
+    if not isinstance(estimator, FactorAnalysis):
+        return {}
+    # Fifteen rows of ten columns of noise: one column's own noise goes to zero, on the way to
+    # which the likelihood is flat beyond its last digit, and the loadings keep five.
+    reason = "loadings of a Heywood case have fewer digits than the check asks for"
+    return {"check_sample_weight_equivalence_on_dense_data": reason}
 
 
 # scikit-learn's checks fit tables with constant columns, of which the models warn.
 @pytest.mark.filterwarnings("ignore:.*constant column:RuntimeWarning")
 @pytest.mark.filterwarnings("ignore:.*components died:RuntimeWarning")
-@parametrize_with_checks(ESTIMATORS)
+@pytest.mark.filterwarnings("ignore:.*a Heywood case:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore:.*not identified:RuntimeWarning")
+@parametrize_with_checks(ESTIMATORS + TRANSFORMERS, expected_failed_checks=expected_failures)
 def test_scikit_learns_checks(estimator, check):
     check(estimator)
 
@@ -111,6 +125,14 @@ def test_pickles_travel_between_processes(estimator):
     model = clone(estimator).fit(np.abs(X), Y)
     again = pickle.loads(pickle.dumps(model))
     np.testing.assert_array_equal(again.predict(np.abs(X)), model.predict(np.abs(X)))
+
+
+@pytest.mark.filterwarnings("ignore:.*a Heywood case:RuntimeWarning")
+@pytest.mark.parametrize("estimator", TRANSFORMERS, ids=repr)
+def test_pickled_transformers_transform(estimator):
+    model = clone(estimator).fit(X)
+    again = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(again.transform(X), model.transform(X))
 
 
 def test_settings_of_the_inference_are_parameters():

@@ -7,6 +7,7 @@ marginalised by dropping their rows of the loadings.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -230,8 +231,23 @@ def fit_diagonal(root: Array, n_factors: int, floor: Array) -> tuple[Array, Arra
         )
         for start in _shares_of_noise(root / deviations, n_factors)
     ]
-    loadings, noise, _ = best(min(fits, key=lambda fit: fit.fun).x)
+    loadings, noise, _ = best(_polished(objective, min(fits, key=lambda fit: fit.fun), lowest))
     return loadings * deviations[:, None], noise * variances
+
+
+def _polished(objective: Callable[[Array], tuple[float, Array]], fit: Any, lowest: Array) -> Array:
+    """Go on by the gradient alone, which has digits left where the values have none."""
+    x = fit.x
+    free = (x > lowest) & (x < 0.0)
+    gradient = np.where(free, objective(x)[1], 0.0)
+    for _ in range(20):
+        step = np.where(free, fit.hess_inv.dot(gradient), 0.0)
+        moved = np.clip(x - step, lowest, 0.0)
+        left = np.where(free, objective(moved)[1], 0.0)
+        if np.abs(left).max() >= np.abs(gradient).max():
+            break
+        x, gradient = moved, left
+    return x
 
 
 def _shares_of_noise(root: Array, n_factors: int) -> list[Array]:

@@ -140,10 +140,10 @@ class FactorNormal(Family):
                 "expected a whole number of factors, at least 1 and fewer than the columns"
             )
         mean, variances, missing = column_moments(x)
+        if self.is_isotropic:
+            variances = np.full(width, variances.mean())
         # A constant column has no units to take a share of.
         scale = np.where(variances > 0.0, variances, 1.0)
-        if self.is_isotropic:
-            scale = np.full(width, scale.mean())
         terms = {
             "mean": mean,
             "deviation": np.sqrt(scale),

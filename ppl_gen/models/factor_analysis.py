@@ -415,6 +415,11 @@ class ProbabilisticPCA(_FactorModel):
     def _family(self) -> FactorNormal:
         return FactorNormal(int(self.n_components), "isotropic", prior=self.prior)
 
+    def _warn_constant(self, values: Array, normal: Array) -> None:
+        # A constant column shares the noise of the others, where there are others.
+        if constant_columns(values).all():
+            super()._warn_constant(values, normal)
+
     def _publish(self) -> None:
         super()._publish()
         family = self.parameters_["family"]

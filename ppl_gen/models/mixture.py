@@ -9,7 +9,8 @@ from ppl_gen.data import Rows
 from ppl_gen.families import Family, Normal
 from ppl_gen.inference.base import InferenceMethod
 from ppl_gen.row_estimator import DensityModel
-from ppl_gen.structures.latent_class import LatentClass, choose_family
+from ppl_gen.structures.family_choice import choose_family
+from ppl_gen.structures.latent_class import LatentClass
 
 Array = Any
 Parameters = dict[str, Any]

@@ -8,7 +8,8 @@ from scipy.special import logsumexp
 from ppl_gen import GaussianMixture, NaiveBayes, classify, engines
 from ppl_gen.data import Rows, describe_matrix, read_frame
 from ppl_gen.families import Bernoulli, Categorical, Columns, Multinomial, Normal, Poisson
-from ppl_gen.structures.latent_class import LatentClass, choose_family, class_means
+from ppl_gen.structures.family_choice import choose_family
+from ppl_gen.structures.latent_class import LatentClass, class_means
 
 ENGINES = ["numpyro", "pyro"]
 

@@ -17,7 +17,7 @@ from ppl_gen.families import (
     Poisson,
 )
 from ppl_gen.sequences import arrange
-from ppl_gen.structures.latent_class import choose_family
+from ppl_gen.structures.family_choice import choose_family
 
 #: Families of counts and codes, with hmmlearn's flat priors.
 FLAT: dict[str, Family] = {
