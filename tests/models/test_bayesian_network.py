@@ -565,3 +565,13 @@ def test_draws_agree_with_the_sums(method, nodes, evidence, soft):
     pd.testing.assert_series_equal(again, found)
     other = model.query(nodes, evidence, soft, method=method, n_samples=20_000, random_state=2)
     assert not other.equals(found)
+
+
+def test_a_question_asked_again_has_the_same_answer_where_tables_have_few_digits():
+    """Rows that sum to one but for their digits: what is below all others is left out always."""
+    thirds = TabularCPD(
+        "b", [[0.333333, 0.333333, 0.333333], [0.2, 0.3, 0.5]], ["a"], tolerance=1e-5
+    )
+    model = BayesianNetwork(cpds=[TabularCPD("a", [0.5, 0.5]), thirds])
+    for _ in range(3):
+        assert model.query("a").tolist() == [0.5, 0.5]
