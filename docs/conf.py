@@ -50,8 +50,8 @@ html_copy_source = False
 
 
 def skip_routing(app, what, name, obj, skip, options):
-    """Leave out what scikit-learn writes into every estimator for metadata routing."""
-    routing = name == "get_metadata_routing" or (
+    """Leave out what scikit-learn writes into every estimator: routing, and kinds of output."""
+    routing = name in ("get_metadata_routing", "set_output") or (
         name.startswith("set_") and name.endswith("_request")
     )
     return True if routing else None

@@ -41,6 +41,7 @@ class Columns(Family):
 
     @property
     def em_settings(self) -> dict[str, Any]:  # type: ignore[override]
+        """Settings of EM, where the families know better ones than its defaults."""
         return {k: v for _, family, _ in self.parts for k, v in family.em_settings.items()}
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:

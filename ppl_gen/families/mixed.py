@@ -69,6 +69,7 @@ class MixtureFamily(Family):
 
     @property
     def em_settings(self) -> dict[str, Any]:  # type: ignore[override]
+        """Settings of EM, where the families know better ones than its defaults."""
         return self.family.em_settings
 
     @property

@@ -53,7 +53,7 @@ class TabularCPD(ConditionalDistribution):
     ----------
     node : hashable
         Name of the node.
-    values : (*parent sizes, size) array, (prod(parent sizes), size) array, or DataFrame
+    values : (parent sizes..., size) array, (prod(parent sizes), size) array, or DataFrame
         Probabilities; the last axis is the node's states, and sums to one. In a frame, the columns
         are the node's states, and the index has a level for each parent.
     parents : sequence of hashable
@@ -69,7 +69,7 @@ class TabularCPD(ConditionalDistribution):
 
     Attributes
     ----------
-    values : (*parent sizes, size) ndarray
+    values : (parent sizes..., size) ndarray
         Read-only.
 
     Raises
@@ -146,7 +146,7 @@ class TabularCPD(ConditionalDistribution):
 
     @property
     def parameters(self) -> dict[str, Array]:
-        """The table under the name ``table``; shape (*parent sizes, size)."""
+        """The table under the name ``table``; shape (parent sizes..., size)."""
         return {"table": self.values}
 
     @property
@@ -247,12 +247,12 @@ class LinearGaussianCPD(ConditionalDistribution):
     ----------
     node : hashable
         Name of the node.
-    intercept : (*sizes) array
+    intercept : (sizes...) array
         Mean at x = 0 for each of the discrete parents' states; one number where there are none, or
         for all of them.
-    coefficients : (*sizes, C) array
+    coefficients : (sizes..., C) array
         Change of the mean for a unit of each continuous parent; (C,) for all states.
-    variance : (*sizes) array
+    variance : (sizes...) array
         Variance around the mean, positive; one number for all states.
     parents : sequence of hashable
         All parents, in order: those that are in `states` are discrete, and the axes of the arrays;
@@ -330,7 +330,7 @@ class LinearGaussianCPD(ConditionalDistribution):
 
     @property
     def parameters(self) -> dict[str, Array]:
-        """``intercept`` (*sizes), ``coefficients`` (*sizes, C) and ``variance`` (*sizes)."""
+        """``intercept`` (sizes...), ``coefficients`` (sizes..., C) and ``variance`` (sizes...)."""
         return {
             "intercept": self.intercept,
             "coefficients": self.coefficients,
@@ -370,12 +370,12 @@ class SoftmaxCPD(ConditionalDistribution):
     ----------
     node : hashable
         Name of the node.
-    intercept : (*sizes, K) array
+    intercept : (sizes..., K) array
         Logits at x = 0 for each of the discrete parents' states. Of a node with two states also
-        (*sizes): log odds of its second state.
-    coefficients : (*sizes, C, K) array
+        (sizes...): log odds of its second state.
+    coefficients : (sizes..., C, K) array
         Change of the logits for a unit of each continuous parent. Of a node with two states also
-        (*sizes, C): change of the log odds of its second state.
+        (sizes..., C): change of the log odds of its second state.
     parents : sequence of hashable
         All parents, in order: those that are in `states` are discrete, the others continuous.
     states : dict of name to sequence, optional
@@ -444,7 +444,7 @@ class SoftmaxCPD(ConditionalDistribution):
 
     @property
     def parameters(self) -> dict[str, Array]:
-        """``intercept`` (*sizes, K) and ``coefficients`` (*sizes, C, K)."""
+        """``intercept`` (sizes..., K) and ``coefficients`` (sizes..., C, K)."""
         return {"intercept": self.intercept, "coefficients": self.coefficients}
 
     @property
