@@ -53,11 +53,12 @@ def plot_network(
     ['lung']
     """
     import matplotlib.pyplot as plt
+    import networkx as nx
     from matplotlib.figure import Figure
     from matplotlib.patches import Ellipse, FancyArrowPatch
     from matplotlib.path import Path
 
-    graph = getattr(model, "graph_", model)
+    graph = model if isinstance(model, nx.DiGraph) else model.graph_
     if evidence is not None and not hasattr(model, "query"):
         raise TypeError(
             f"plot_network: evidence needs a BayesianNetwork to ask, but model is a "

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.patches import Ellipse, FancyArrowPatch
+from sklearn.exceptions import NotFittedError
 
 from ppl_gen import BayesianNetwork, LinearGaussianCPD, plots
 from ppl_gen.datasets import load_alarm, load_asia
@@ -106,3 +107,8 @@ def test_graphs_without_edges_and_names_like_formulas():
 def test_evidence_needs_a_network():
     with pytest.raises(TypeError, match="evidence needs a BayesianNetwork"):
         plots.plot_network(nx.DiGraph([("a", "b")]), {"a": 1})
+
+
+def test_a_network_that_is_not_fitted_says_so():
+    with pytest.raises(NotFittedError, match="not fitted"):
+        plots.plot_network(BayesianNetwork([("a", "b")]))
