@@ -36,6 +36,7 @@ class WholePlan:
     """
 
     def __init__(self, network: Network, targets: tuple[int, ...]) -> None:
+        self.parents, self.targets = network.parents, targets
         self.small = all(isinstance(c, Tabular) for c in network.conditionals)
         self.scopes = [(*parents, v) for v, parents in enumerate(network.parents)]
         order = elimination_order(self.scopes, network.sizes, targets) if self.small else []
@@ -44,10 +45,25 @@ class WholePlan:
         if self.small:
             self.elimination = Elimination(self.scopes, network.sizes, targets, order=order)
 
-    def run(self, tables: Mapping[str, Array], codes: Mapping[int, int]) -> Array:
-        """Return the table over the targets, jointly with the evidence; draws lead."""
-        cut = restrict(self.scopes, [tables[str(v)] for v in range(len(self.scopes))], codes)
-        return np.asarray(self.elimination.run(cut))
+    def run(
+        self,
+        tables: Mapping[str, Array],
+        rounded: Mapping[str, Array],
+        codes: Mapping[int, int],
+    ) -> Array:
+        """Return the table over the targets, jointly with the evidence; draws lead.
+
+        Parameters
+        ----------
+        tables, rounded : dict of arrays
+            The tables, and the same with sums of one to the last digit, which files of few digits
+            have not: nodes below all that is asked for and seen sum to one.
+        codes : dict of int
+            Of the evidence.
+        """
+        above = ancestors(self.parents, (*self.targets, *codes))
+        given = [(tables if v in above else rounded)[str(v)] for v in range(len(self.scopes))]
+        return np.asarray(self.elimination.run(restrict(self.scopes, given, codes)))
 
 
 class QueryPlan:

@@ -22,8 +22,6 @@ Array = Any
 ASKED = object()
 #: Below this, the probability of evidence may have lost digits to underflow.
 SMALLEST = 1e-280
-#: How far from one the sums of rows are by rounding alone.
-EXACT = 1e-13
 
 
 class Queries(Naming, GenerativeModel):
@@ -346,26 +344,17 @@ class Queries(Naming, GenerativeModel):
         whole = self._plans.get(("whole", key[0]))
         if whole is None:
             whole = WholePlan(self.structure_, key[0])
-            whole.small = whole.small and self._sums_to_one()
             self._remember(("whole", key[0]), whole)
         if not whole.small:
             return None
         self._remember(key, ASKED)
         tables, single = self._tables()
-        joint = whole.run(tables, codes)
+        rounded = self._plans.get("rounded")
+        if rounded is None:
+            rounded = {v: t / t.sum(axis=-1, keepdims=True) for v, t in tables.items()}
+            self._plans["rounded"] = rounded
+        joint = whole.run(tables, rounded, codes)
         return (joint[None] if single else joint) if joint.sum() > SMALLEST else None
-
-    def _sums_to_one(self) -> bool:
-        """Whether tables do to the last digit, so that nodes below all others may be summed out.
-
-        Those of files may have few digits: a plan that leaves such nodes out gives other answers.
-        """
-        found = self._plans.get("sums_to_one")
-        if found is None:
-            tables, _ = self._tables()
-            found = all((abs(t.sum(axis=-1) - 1.0) < EXACT).all() for t in tables.values())
-            self._plans["sums_to_one"] = found
-        return bool(found)
 
     def _plan(
         self,
