@@ -149,7 +149,7 @@ class NetworkRows(GenerativeModel):
             if len(absent) != 1:
                 raise ValueError(
                     f"{self._who}.{asker}: the nodes {absent or 'of X'} could be meant; say which "
-                    f"by node=, or set target"
+                    f"by {'nodes' if asker == 'predict' else 'node'}=, or set target"
                 )
             node = absent[0]
         v = reading.place_of(network, node)
