@@ -1,6 +1,7 @@
 """Random discrete Bayesian networks, and their joint tables by brute force."""
 
 import numpy as np
+import pandas as pd
 
 
 def random_network(rng, n_nodes, sizes=(2, 4), max_parents=3, zeros=False):
@@ -66,3 +67,23 @@ def grid(side):
     pairs = [*zip(number[:, :-1].ravel(), number[:, 1:].ravel(), strict=True)]
     pairs += zip(number[:-1].ravel(), number[1:].ravel(), strict=True)
     return [(int(a), int(b)) for a, b in pairs]
+
+
+def with_gaps(frame, share, seed):
+    """Return a frame of which a share of the cells is missing, whatever is in them."""
+    rng = np.random.default_rng(seed)
+    return frame.mask(pd.DataFrame(rng.random(frame.shape) < share, columns=frame.columns))
+
+
+def tables_of(model, order=("no", "yes")):
+    """Tables of a network whose states may be in another order, by node."""
+    tables = {}
+    for node, cpd in model.cpds_.items():
+        table = cpd.values
+        for axis, name in enumerate((*cpd.parents, node)):
+            states = [str(state) for state in cpd.states[name]]
+            names = {"False": "no", "True": "yes", "0": "no", "1": "yes", "0.0": "no", "1.0": "yes"}
+            states = [names.get(state, state) for state in states]
+            table = np.take(table, [states.index(state) for state in order], axis=axis)
+        tables[node] = table
+    return tables
