@@ -392,3 +392,13 @@ def test_names_and_states_may_be_anything_that_hashes():
     rows = pd.DataFrame({7: [True, False]})
     assert model.predict(rows, "ü{}\n").tolist() == [0, ""]
     assert model.predict(rows, [("a", 1)])[("a", 1)].tolist() == [3.5, 3.5]
+
+
+def test_entropy_and_what_nodes_share_add_up(asia):
+    """I(X; Y) = H(X) + H(Y) - H(X, Y), to the rounding of logarithms."""
+    joint = asia.entropy(["smoke", "lung"], {"dysp": "yes"})
+    apart = asia.entropy("smoke", {"dysp": "yes"}) + asia.entropy("lung", {"dysp": "yes"})
+    shared = asia.mutual_information("smoke", "lung", {"dysp": "yes"})
+    assert apart - joint == pytest.approx(shared, abs=ROUNDING)
+    with pytest.raises(ValueError, match="in common.*entropy"):
+        asia.mutual_information("lung", ["lung", "smoke"])

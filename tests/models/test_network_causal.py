@@ -9,9 +9,10 @@ import pytest
 from network_problems import brute_force_joint, random_network
 from random_graphs import digraph, random_graph
 from scipy.special import expit
+from sklearn.exceptions import NotFittedError
 
 import ppl_gen
-from ppl_gen import BayesianNetwork, LinearGaussianCPD, SoftmaxCPD, TabularCPD
+from ppl_gen import BayesianNetwork, HillClimb, LinearGaussianCPD, SoftmaxCPD, TabularCPD
 
 NAMES = list("abcdefgh")
 
@@ -476,3 +477,33 @@ def test_a_frame_of_other_columns_is_read():
     rows = net.sample(2000, random_state=5)
     shuffled = pd.DataFrame({name: rows[name].astype(str) for name in reversed(rows.columns)})
     assert effect_of(net, data=shuffled).effect == effect_of(net, data=rows).effect
+
+
+@pytest.mark.parametrize("unit", [1e-12, 1.0, 1e6])
+def test_children_of_a_number_that_is_set_do_not_feel_that_it_keeps_a_deviation(unit):
+    # y tells x to a thousandth of its deviation, a million of these away from zero.
+    network = BayesianNetwork(
+        cpds=[
+            LinearGaussianCPD("x", 1e6 * unit, variance=unit**2),
+            LinearGaussianCPD("y", -1e6, [1.0 / unit], 1e-6, ["x"]),
+        ]
+    )
+    for done in (network.do({"x": 1e6 * unit}), network.do({"x": 0.0}).do({"x": 1e6 * unit})):
+        answer = done.query("y").loc["y"]
+        # The product of 1e6 and the unit has an error of 1e-10 units.
+        np.testing.assert_allclose(answer["mean"], 0.0, atol=1e-9)
+        # Twice 1e-8 deviations of x add less than a billionth to the variance.
+        np.testing.assert_allclose(answer["sd"], 1e-3, rtol=1e-9)
+
+
+def test_the_graph_alone_answers_what_needs_no_numbers():
+    graph = BayesianNetwork([("u", "x"), ("u", "y"), ("x", "y")])
+    assert not graph.d_separated("u", "y", ["x"])
+    assert list(graph.back_door_sets("x", "y")) == [("u",)]
+    assert "u is not observed" in str(graph.identify("x", "y", observed=["x", "y"]))
+    with pytest.raises(ValueError, match="no node 'z'"):
+        graph.d_separated("x", "z")
+    with pytest.raises(NotFittedError, match="not fitted"):
+        graph.do({"x": "yes"})
+    with pytest.raises(NotFittedError, match="not fitted"):
+        BayesianNetwork(HillClimb()).d_separated("x", "y")

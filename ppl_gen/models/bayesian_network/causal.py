@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Iterator, Mapping
 from itertools import pairwise
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from scipy.special import ndtri
@@ -31,7 +31,7 @@ from ppl_gen.algorithms.identification import (
 from ppl_gen.data import is_frame, to_numpy
 from ppl_gen.estimator import GenerativeModel
 from ppl_gen.models.bayesian_network import reading
-from ppl_gen.models.bayesian_network.building import graph_of
+from ppl_gen.models.bayesian_network.building import as_graph, graph_of
 from ppl_gen.models.bayesian_network.effects import (
     AverageEffect,
     Identification,
@@ -48,15 +48,42 @@ from ppl_gen.structures.network_conditionals import LinearGaussian, Tabular
 
 Array = Any
 
-#: Deviation of a number that was set, in the unit of its own deviation or size: its density needs
-#: one, and squared it is lost in rounding.
+#: Deviation of a number that was set, over the least that it had given its parents: its density
+#: needs one, and its children must not feel it.
 POINT = 1e-8
+#: The same over its size, below which rounding would tell it from itself.
+ROUNDING = 64.0 * float(np.finfo(np.float64).eps)
+
+
+class Arrows(NamedTuple):
+    """A graph in numbers.
+
+    Attributes
+    ----------
+    names : tuple of V
+    parents : tuple of V tuples of int
+    """
+
+    names: tuple[Any, ...]
+    parents: tuple[tuple[int, ...], ...]
 
 
 class CausalQueries(GenerativeModel):
     """Questions of cause and effect, which the graph answers where its arrows are causes."""
 
     structure_: Network
+
+    @property
+    def _arrows(self) -> Arrows:
+        """The graph: that of the fit, or the one that is given, which needs none."""
+        if hasattr(self, "structure_"):
+            return Arrows(self.structure_.names, self.structure_.parents)
+        if self.graph is None or hasattr(self.graph, "learn_codes"):
+            check_is_fitted(self)
+        graph = as_graph(self.graph)
+        place = {name: v for v, name in enumerate(graph)}
+        parents = (tuple(place[p] for p in graph.predecessors(name)) for name in graph)
+        return Arrows(tuple(graph), tuple(parents))
 
     # -- interventions -------------------------------------------------------------------------
 
@@ -72,7 +99,8 @@ class CausalQueries(GenerativeModel):
         -------
         BayesianNetwork
             Without the arrows into those nodes, which are certain; all else as it was, with all
-            draws of its parameters. A number that is set has a deviation of 1e-8 in its own unit.
+            draws of its parameters. A number that is set keeps a deviation, 1e-8 of the one that it
+            had given its parents, or 1e-14 of its size where that is more.
 
         Raises
         ------
@@ -109,7 +137,7 @@ class CausalQueries(GenerativeModel):
                 conditionals[v] = Tabular(v, (), (size,), fixed=point)
                 parameters[str(v)] = {"table": np.tile(point, (n_draws, 1))}
             else:
-                conditionals[v], own = _set_number(network, v, value)
+                conditionals[v], own = _set_number(network, v, value, parameters[str(v)])
                 parameters[str(v)] = {
                     key: np.tile(entry, (n_draws, *(1,) * np.ndim(entry)))
                     if np.ndim(entry)
@@ -144,7 +172,7 @@ class CausalQueries(GenerativeModel):
         """
         xs, ys, zs = (self._places(names) for names in (x, y, given))
         self._check_apart("d_separated", xs, ys, zs)
-        return d_separated(self.structure_.parents, xs, ys, zs)
+        return d_separated(self._arrows.parents, xs, ys, zs)
 
     def back_door_sets(
         self, x: Any, y: Any, observed: Collection[Any] | None = None
@@ -169,7 +197,7 @@ class CausalQueries(GenerativeModel):
         [('bronc',), ('smoke',)]
         """
         xs, ys, seen = self._causal_places("back_door_sets", x, y, observed)
-        for z in back_door_sets(self.structure_.parents, xs, ys, seen):
+        for z in back_door_sets(self._arrows.parents, xs, ys, seen):
             yield self._names(z)
 
     def front_door_sets(
@@ -195,7 +223,7 @@ class CausalQueries(GenerativeModel):
         [('either',), ('lung',)]
         """
         xs, ys, seen = self._causal_places("front_door_sets", x, y, observed)
-        for z in front_door_sets(self.structure_.parents, xs, ys, seen):
+        for z in front_door_sets(self._arrows.parents, xs, ys, seen):
             yield self._names(z)
 
     def identify(self, x: Any, y: Any, observed: Collection[Any] | None = None) -> Identification:
@@ -225,7 +253,7 @@ class CausalQueries(GenerativeModel):
 observed; hidden causes tie either, dysp together
         """
         xs, ys, seen = self._causal_places("identify", x, y, observed)
-        parents, names = self.structure_.parents, self.structure_.names
+        parents, names = self._arrows.parents, self._arrows.names
         how, z, term, why = "no effect", frozenset[int](), None, ""
         if descendants(parents, xs).isdisjoint(ys):
             term = Term("probability", tuple(ys))
@@ -254,16 +282,16 @@ observed; hidden causes tie either, dysp together
 
     def _why(self, xs: list[int], ys: list[int], seen: set[int], hedge: Hedge) -> str:
         """Say which path stays open, and which nodes hidden causes tie."""
-        parents = self.structure_.parents
+        parents = self._arrows.parents
         cut, forbidden = proper_back_door_graph(parents, xs, ys)
         usable = (ancestors(parents, [*xs, *ys]) & seen) - forbidden - {*xs, *ys}
         tied = f"hidden causes tie {', '.join(map(str, self._names(hedge.outer)))} together"
         path = open_path(cut, xs, ys, usable)
         assert path is not None  # without one, these nodes would be a set to adjust for
-        shown = str(self.structure_.names[path[0]])
+        shown = str(self._arrows.names[path[0]])
         for a, b in pairwise(path):
-            shown += f" {'->' if a in parents[b] else '<-'} {self.structure_.names[b]}"
-        unseen = [str(self.structure_.names[v]) for v in path[1:-1] if v not in seen]
+            shown += f" {'->' if a in parents[b] else '<-'} {self._arrows.names[b]}"
+        unseen = [str(self._arrows.names[v]) for v in path[1:-1] if v not in seen]
         verb = "is" if len(unseen) == 1 else "are"
         blame = f": {', '.join(unseen)} {verb} not observed" if unseen else ""
         return f"the path {shown} stays open{blame}; {tied}"
@@ -370,18 +398,17 @@ observed; hidden causes tie either, dysp together
     # -- names ---------------------------------------------------------------------------------
 
     def _places(self, names: Any) -> list[int]:
-        check_is_fitted(self)
-        return [place_of(self.structure_, name) for name in listed(names)]
+        return [place_of(self._arrows, name) for name in listed(names)]
 
     def _names(self, nodes: Collection[int]) -> tuple[Any, ...]:
-        return tuple(self.structure_.names[v] for v in sorted(nodes))
+        return tuple(self._arrows.names[v] for v in sorted(nodes))
 
     def _check_apart(self, who: str, *groups: list[int]) -> None:
         every = [v for group in groups for v in group]
         twice = [v for v in every if every.count(v) > 1]
         if twice:
             raise ValueError(
-                f"{WHO}.{who}: {self.structure_.names[twice[0]]!r} is given twice; expected each "
+                f"{WHO}.{who}: {self._arrows.names[twice[0]]!r} is given twice; expected each "
                 "node once"
             )
 
@@ -393,8 +420,9 @@ observed; hidden causes tie either, dysp together
         if not xs or not ys:
             raise ValueError(f"{WHO}.{who}: expected a treatment and an outcome, got {x!r}, {y!r}")
         self._check_apart(who, xs, ys)
-        shown = self.schema_.names if observed is None else listed(observed)
-        seen = {place_of(self.structure_, name) for name in shown}
+        columns = self.schema_.names if hasattr(self, "schema_") else self._arrows.names
+        shown = columns if observed is None else listed(observed)
+        seen = {place_of(self._arrows, name) for name in shown}
         hidden = set(xs + ys) - seen if observed is None else set()
         if hidden:
             raise ValueError(
@@ -404,8 +432,10 @@ observed; hidden causes tie either, dysp together
         return xs, ys, seen
 
 
-def _set_number(network: Network, v: int, value: Any) -> tuple[LinearGaussian, dict[str, Any]]:
-    """Conditional and parameters of a number that is set."""
+def _set_number(
+    network: Network, v: int, value: Any, before: dict[str, Any]
+) -> tuple[LinearGaussian, dict[str, Any]]:
+    """Conditional and parameters of a number that is set, from those that it had before."""
     name = network.names[v]
     if value is None:
         raise ValueError(
@@ -414,8 +444,11 @@ def _set_number(network: Network, v: int, value: Any) -> tuple[LinearGaussian, d
     number = number_of(name, value)
     conditional = network.conditionals[v]
     assert isinstance(conditional, LinearGaussian)
-    scale = max(float(conditional.scale[-1]), number**2)
-    own = {"intercept": number, "coefficients": np.zeros(0), "variance": POINT**2 * scale}
+    variance = float(np.min(before["variance"]))
+    if conditional.fixed is None:  # else it was set before
+        variance *= POINT**2
+    variance = max(variance, (ROUNDING * number) ** 2)
+    own = {"intercept": number, "coefficients": np.zeros(0), "variance": variance}
     made = LinearGaussian(
         v,
         (),

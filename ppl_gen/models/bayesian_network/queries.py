@@ -9,6 +9,7 @@ from sklearn.utils.validation import check_is_fitted
 from ppl_gen.algorithms.elimination import maximise
 from ppl_gen.estimator import GenerativeModel
 from ppl_gen.models.bayesian_network.drawn import query_by_draws
+from ppl_gen.models.bayesian_network.intervals import interval_frame
 from ppl_gen.models.bayesian_network.naming import Evidence, Naming, SoftEvidence, listed
 from ppl_gen.models.bayesian_network.reading import WHO, place_of
 from ppl_gen.structures.network_query import QueryPlan, WholePlan
@@ -122,7 +123,7 @@ class Queries(Naming, GenerativeModel):
         import pandas as pd
 
         if interval is not None:
-            return self._with_interval(joint, index, interval)
+            return interval_frame(joint, index, interval)
         table = joint.sum(axis=0) if len(joint) > 1 else joint[0]
         return pd.Series((table / table.sum()).ravel(), index=index, name="probability", copy=False)
 
@@ -139,26 +140,6 @@ class Queries(Naming, GenerativeModel):
                 f"{WHO}.query: interval={interval}, which method={method!r} does not give, since "
                 "it takes the posterior means of the parameters; use method='exact'"
             )
-
-    def _with_interval(self, joint: Array, index: Any, interval: float) -> "pd.DataFrame":
-        import pandas as pd
-
-        flat = joint.reshape(len(joint), -1)
-        total = flat.sum(axis=1, keepdims=True)
-        table = flat.sum(axis=0) / flat.sum()
-        each = flat / total
-        order = np.argsort(each, axis=0)
-        weights = np.take_along_axis(np.broadcast_to(total, each.shape), order, axis=0)
-        heights = (np.cumsum(weights, axis=0) - 0.5 * weights) / weights.sum(axis=0)
-        ranked = np.take_along_axis(each, order, axis=0)
-        tails = (0.5 * (1.0 - interval), 0.5 * (1.0 + interval))
-        bounds = [
-            [np.interp(tail, heights[:, cell], ranked[:, cell]) for cell in range(len(table))]
-            for tail in tails
-        ]
-        return pd.DataFrame(
-            {"probability": table, "lower": bounds[0], "upper": bounds[1]}, index=index
-        )
 
     def probability(
         self, evidence: Evidence, soft_evidence: SoftEvidence | None = None, *, log: bool = False
@@ -239,6 +220,19 @@ class Queries(Naming, GenerativeModel):
             for v, code in zip(targets, found, strict=True)
         }
 
+    def entropy(self, nodes: Any, evidence: Evidence | None = None) -> float:
+        """Return the entropy of the states of some nodes in nats, given evidence.
+
+        Examples
+        --------
+        >>> from ppl_gen.datasets import load_asia
+        >>> round(load_asia().entropy("smoke"), 6)  # as likely as not
+        0.693147
+        """
+        shares = self.query(nodes, evidence).to_numpy()
+        shares = shares[shares > 0.0]
+        return -float((shares * np.log(shares)).sum())
+
     def mutual_information(
         self, x: Any, y: Any, evidence: Evidence | None = None, given: Any = ()
     ) -> float:
@@ -262,6 +256,11 @@ class Queries(Naming, GenerativeModel):
         True
         """
         xs, ys, zs = (listed(names) for names in (x, y, given))
+        if set(xs) & set(ys):
+            raise ValueError(
+                f"{WHO}.mutual_information: {xs} and {ys} have nodes in common; what a node tells "
+                "of itself is its entropy"
+            )
         joint = self.query([*xs, *ys, *zs], evidence)
         sizes = [
             len(self.structure_.states[place_of(self.structure_, n)] or ()) for n in xs + ys + zs

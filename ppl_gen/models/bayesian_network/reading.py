@@ -272,7 +272,7 @@ def code_of(network: Network, name: Any, state: Any) -> tuple[int, int]:
         ) from None
 
 
-def place_of(network: Network, name: Any) -> int:
+def place_of(network: Any, name: Any) -> int:
     """Place of a node.
 
     Raises
@@ -280,8 +280,9 @@ def place_of(network: Network, name: Any) -> int:
     ValueError
         If there is none of this name.
     """
+    names: tuple[Any, ...] = network.names
     try:
-        return network.names.index(name)
+        return names.index(name)
     except ValueError:
         raise ValueError(
             f"{WHO}: there is no node {name!r}; the nodes are {list(network.names)}"
