@@ -146,7 +146,8 @@ def _check_mixing(
             )
             advice.append(
                 "run longer (warmup, draws); if it stays, several modes or a ridge are likely: "
-                "reparametrise, tighten priors, or name exchangeable components by exchangeable="
+                "reparametrise, tighten priors, or name exchangeable components by exchangeable=, "
+                "and factors that rotations leave as likely by rotatable="
             )
         else:
             good.append(said)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ppl_gen import deterministic, dist, engines, ops, plate, program, sample
+from ppl_gen import FactorNormal, deterministic, dist, engines, ops, plate, program, sample
 from ppl_gen.inference.nuts_core import Settings
 
 SIMULATIONS = 200
@@ -88,6 +88,35 @@ def simulate_hidden_markov(rng):
     return {**truth, "stay[0]": stay[:, 0], "stay[1]": stay[:, 1]}, y
 
 
+# A factor, of which neither the sign of its loadings nor what is missing is known.
+ROWS = 20
+FACTOR = FactorNormal(1).bind(np.random.default_rng(0).normal(size=(50, 3)), 1)
+FACTOR = FACTOR.replace(missing=True)
+
+
+@program
+def factor(y=None):
+    noise = sample("noise", dist.LogNormal(np.full(3, -0.5), 0.5).to_event(1))
+    loadings = sample("loadings", dist.Normal(np.zeros(3), 1.0).to_event(1))
+    mean = sample("mean", dist.Normal(np.zeros(3), 2.0).to_event(1))
+    leaves = {"mean": mean, "loadings": loadings[..., None], "noise_variance": noise}
+    rows = dist.Family(FACTOR, {name: leaf[None] for name, leaf in leaves.items()})
+    with plate("row", ROWS):
+        sample("y", dist.Mixture([1.0], rows, latent="z"), obs=y)
+
+
+def simulate_factor(rng):
+    noise = rng.lognormal(-0.5, 0.5, size=(SIMULATIONS, 3))
+    loadings = rng.normal(size=(SIMULATIONS, 3))
+    mean = rng.normal(0.0, 2.0, size=(SIMULATIONS, 3))
+    y = rng.normal(size=(SIMULATIONS, ROWS, 1)) * loadings[:, None] + mean[:, None]
+    y = y + np.sqrt(noise)[:, None] * rng.normal(size=y.shape)
+    y[rng.uniform(size=y.shape) < 0.2] = np.nan
+    truth = {"noise[0]": noise[:, 0], "noise[2]": noise[:, 2], "mean[1]": mean[:, 1]}
+    size = np.abs(loadings)
+    return {**truth, "size[0]": size[:, 0], "size[2]": size[:, 2]}, y
+
+
 def posterior_draws(model, data):
     """Draws for every data set by one compiled function, mapped over the data sets."""
     import jax
@@ -152,14 +181,18 @@ CASES = {
     "mixture": (mixture, simulate_mixture),
     "hierarchy": (hierarchy, simulate_hierarchy),
     "hidden_markov": (hidden_markov, simulate_hidden_markov),
+    "factor": (factor, simulate_factor),
 }
-TESTS = 13  # quantities of all
+TESTS = 18  # quantities of all
 
 
 def calibrate(case):
     model, simulate = CASES[case]
     truth, data = simulate(np.random.default_rng(11))
-    return ranks(truth, posterior_draws(model, data))
+    draws = posterior_draws(model, data)
+    if "loadings" in draws:
+        draws["size"] = np.abs(draws["loadings"])
+    return ranks(truth, draws)
 
 
 @pytest.mark.slow
