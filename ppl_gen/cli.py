@@ -101,11 +101,13 @@ def _one_line_errors() -> Iterator[None]:
 
 
 def _models() -> dict[str, Any]:
-    return {
+    """Return the models by their names; what else their modules have public is no model."""
+    found = {
         name: getattr(ppl_gen, name)
         for name, module in ppl_gen.PUBLIC.items()
         if module.startswith(MODELS)
     }
+    return {name: kind for name, kind in found.items() if hasattr(kind, "density")}
 
 
 def _plain(name: str) -> str:
@@ -161,8 +163,8 @@ def _table(
             f"it has {', '.join(frame.columns)}"
         )
     X = frame[[name for name in names if name != target]]
-    # A model that has no family to choose for its columns is one over numbers.
-    if columns is None and "family" not in estimator.get_params():
+    # A model that chooses neither a family for its columns nor a graph of them is over numbers.
+    if columns is None and not {"family", "graph"} & set(estimator.get_params()):
         numbers = X.select_dtypes("number")
         left_out = [name for name in X.columns if name not in numbers.columns]
         if left_out:
