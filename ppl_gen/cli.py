@@ -154,7 +154,11 @@ def _table(
     from sklearn.base import is_classifier
 
     frame, own_target = _read(data)
-    target = target or own_target
+    # To a network, what is to be predicted is a node among the others.
+    is_network = "graph" in estimator.get_params()
+    if is_network and target is not None:
+        estimator.set_params(target=target)
+    target = target or (None if is_network else own_target)
     names = [name.strip() for name in columns.split(",")] if columns else list(frame.columns)
     missing = [name for name in [*names, target] if name is not None and name not in frame.columns]
     if missing:
@@ -162,9 +166,11 @@ def _table(
             f"fit: {data} has no column {', '.join(map(repr, missing))}; "
             f"it has {', '.join(frame.columns)}"
         )
+    if is_network:
+        return frame[list(dict.fromkeys([*names, *([target] if target else [])]))], None
     X = frame[[name for name in names if name != target]]
-    # A model that chooses neither a family for its columns nor a graph of them is over numbers.
-    if columns is None and not {"family", "graph"} & set(estimator.get_params()):
+    # A model that has no family to choose for its columns is one over numbers.
+    if columns is None and "family" not in estimator.get_params():
         numbers = X.select_dtypes("number")
         left_out = [name for name in X.columns if name not in numbers.columns]
         if left_out:

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 import ppl_gen
 from ppl_gen.cli import app
-from ppl_gen.datasets import load_faithful, load_penguins
+from ppl_gen.datasets import load_asia, load_faithful, load_penguins
 
 
 def run(*args):
@@ -146,3 +146,15 @@ def test_without_a_command_it_helps():
     result = run()
     assert "fit" in result.output
     assert "models" in result.output
+
+
+def test_networks_are_fitted_to_all_columns(tmp_path):
+    rows = load_asia().sample(200, random_state=0)
+    rows.to_csv(tmp_path / "asia.csv", index=False)
+    edges = "graph=[('smoke','lung'),('smoke','bronc'),('lung','dysp'),('bronc','dysp')]"
+    columns = ["--columns", "smoke,lung,bronc", "--target", "dysp", "--param", edges]
+    out = str(tmp_path / "model")
+    run("fit", "bayesian-network", str(tmp_path / "asia.csv"), *columns, "--out", out)
+    model = ppl_gen.load(tmp_path / "model")
+    assert set(model.graph_) == {"smoke", "lung", "bronc", "dysp"}
+    assert model.target == "dysp"
