@@ -218,7 +218,7 @@ class Network:
         """Raise ValueError for rows (n, V) whose density is not to be had exactly.
 
         That is where a softmax depends on a number that is missing, and anything is known below
-        it, or `asked`.
+        it, or `asked` of, or has soft evidence, which `asked` then names too.
         """
         for conditional, below in self.below:
             missing = np.isnan(x[:, conditional.regressors])

@@ -268,7 +268,7 @@ class NetworkEvidence:
         return [scope for scope, _ in cliques], tables
 
     def moments(self, nodes: Sequence[int]) -> tuple[Array, Array]:
-        """Mean (C,) and second moments (C, C) of numbers, of the first row."""
+        """Mean (C,) and covariance (C, C) of numbers, of the first row."""
         network = self.network
         involved = [g for g in self.gaps if set(network.groups[g].nodes) & set(nodes)]
         around = tuple(sorted({v for g in involved for v in network.groups[g].boundary}))
@@ -298,9 +298,7 @@ class NetworkEvidence:
             expected = given.deviation[:, 0] + joint["mean"]
             mean[:, inside] = expected[own][:, places]
             spread[:, np.array(inside)[:, None], inside] = covariance[own][:, places][:, :, places]
-        weights = weights / weights.sum()
-        square = spread + mean[:, :, None] * mean[:, None, :]
-        return weights @ mean, np.tensordot(weights, square, axes=1)
+        return mixed_moments(weights / weights.sum(), mean, spread)
 
     def draw(self, rng: np.random.Generator) -> Array:
         """Complete the rows by a joint draw of all that is missing: (n, V)."""
@@ -336,3 +334,20 @@ class NetworkEvidence:
         codes, log_prob = self.tree.mode(self._tables, self._logs)
         completed[:, self.open] = np.atleast_2d(codes)[:, self.open]  # one for all, without a batch
         return completed, self._log_scale + log_prob
+
+
+def mixed_moments(weights: Array, mean: Array, covariance: Array) -> tuple[Array, Array]:
+    """Mean (C,) and covariance (C, C) of a mixture, from those of its parts.
+
+    By the law of total covariance, about the mixture's own mean: far from zero, digits are kept.
+
+    Parameters
+    ----------
+    weights : (K,)
+        They sum to one.
+    mean : (K, C)
+    covariance : (K, C, C)
+    """
+    total = weights @ mean
+    away = mean - total
+    return total, np.tensordot(weights, covariance, axes=1) + (away.T * weights) @ away

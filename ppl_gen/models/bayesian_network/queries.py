@@ -12,6 +12,7 @@ from ppl_gen.models.bayesian_network.drawn import query_by_draws
 from ppl_gen.models.bayesian_network.intervals import interval_frame
 from ppl_gen.models.bayesian_network.naming import Evidence, Naming, SoftEvidence, listed
 from ppl_gen.models.bayesian_network.reading import WHO, place_of
+from ppl_gen.structures.network_inference import mixed_moments
 from ppl_gen.structures.network_query import QueryPlan, WholePlan
 
 if TYPE_CHECKING:
@@ -204,8 +205,9 @@ class Queries(Naming, GenerativeModel):
             if v in codes or not network.sizes[v]:
                 what = "has evidence" if v in codes else "is a number"
                 raise ValueError(f"{WHO}.map_query: {network.names[v]!r} {what}; leave it out")
-        means = self._means()
-        part = network.evidence(means, self._row(codes, numbers), likelihoods)[0][1]
+        row = self._row(codes, numbers)
+        network.check(row, (*targets, *likelihoods))
+        part = network.evidence(self._means(), row, likelihoods)[0][1]
         if not np.isfinite(part.log_evidence[0]):
             raise self._impossible(codes, numbers)
         if everything:
@@ -408,7 +410,7 @@ class Queries(Naming, GenerativeModel):
         rows = np.repeat(self._row(codes, numbers), cells, axis=0)
         for v, column in zip(targets[:-1], np.indices(sizes[:-1]).reshape(-1, cells), strict=True):
             rows[:, v] = column
-        network.check(rows, targets[-1:])
+        network.check(rows, (targets[-1], *likelihoods))
         logs = np.full((self._n_draws, cells, sizes[-1]), -np.inf)
         for s in range(self._n_draws):
             for places, part in network.evidence(self._draw(s), rows, likelihoods):
@@ -433,7 +435,7 @@ class Queries(Naming, GenerativeModel):
 
         network = self.structure_
         row = self._row(codes, numbers)
-        network.check(row, targets)
+        network.check(row, (*targets, *likelihoods))
         parts = [
             network.evidence(self._draw(s), row, likelihoods)[0][1] for s in range(self._n_draws)
         ]
@@ -442,15 +444,11 @@ class Queries(Naming, GenerativeModel):
             raise self._impossible(codes, numbers)
         weights = np.exp(log_weights - log_weights.max())
         weights /= weights.sum()
-        mean, square = np.zeros(len(targets)), np.zeros((len(targets), len(targets)))
-        for weight, part in zip(weights, parts, strict=True):
-            own, second = part.moments(targets)
-            mean += weight * own
-            square += weight * second
-        covariance = square - np.multiply.outer(mean, mean)
+        means, spreads = zip(*(part.moments(targets) for part in parts), strict=True)
+        mean, covariance = mixed_moments(weights, np.stack(means), np.stack(spreads))
         names = [network.names[v] for v in targets]
         frame = pd.DataFrame(
-            {"mean": mean, "sd": np.sqrt(np.maximum(np.diag(covariance), 0.0))},
+            {"mean": mean, "sd": np.sqrt(np.diag(covariance))},
             index=pd.Index(names, name="node", tupleize_cols=False),
         )
         frame.attrs["covariance"] = pd.DataFrame(covariance, names, names)
@@ -461,7 +459,7 @@ class Queries(Naming, GenerativeModel):
     ) -> Array:
         """Log probability of the evidence under every draw: (S,)."""
         row = self._row(codes, numbers)
-        self.structure_.check(row)
+        self.structure_.check(row, tuple(likelihoods))
         each = [
             self.structure_.evidence(self._draw(s), row, likelihoods)[0][1].log_evidence[0]
             for s in range(self._n_draws)

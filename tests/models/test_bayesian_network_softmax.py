@@ -1,0 +1,73 @@
+"""Networks with a softmax below a number that is missing: exact answers are refused, not made up.
+
+Also what far numbers do to them.
+"""
+
+import numpy as np
+import pytest
+
+from ppl_gen import BayesianNetwork, LinearGaussianCPD, SoftmaxCPD, TabularCPD
+
+MISSING = "'x' is missing, a number on which the states of 's' depend by a softmax"
+
+
+def network():
+    # d -> x, a number -> s -> t; u stands alone.
+    d, s = {"d": ["a", "b"]}, {"s": ["lo", "hi"]}
+    return BayesianNetwork(
+        cpds=[
+            TabularCPD("d", [0.5, 0.5], [], d),
+            LinearGaussianCPD("x", [-3.0, 3.0], np.zeros((2, 0)), [1.0, 1.0], ["d"], d),
+            SoftmaxCPD("s", [0.0, 0.0], [[-2.0, 2.0]], ["x"], s),
+            TabularCPD("t", [[0.9, 0.1], [0.2, 0.8]], ["s"], {**s, "t": [0, 1]}),
+            TabularCPD("u", [0.3, 0.7], [], {"u": [0, 1]}),
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("nodes", "evidence", "soft"),
+    [
+        ("d", {"s": "hi"}, None),
+        ("d", {"t": 1}, None),
+        ("s", None, None),
+        (["d", "t"], {"u": 0}, None),
+        (None, {"d": "b"}, None),
+        ("d", None, {"s": {"lo": 0.1, "hi": 0.9}}),
+        ("d", {"u": 0}, {"t": [0.1, 0.9]}),
+    ],
+)
+def test_the_likeliest_states_below_a_missing_number_are_refused(nodes, evidence, soft):
+    with pytest.raises(ValueError, match=MISSING):
+        network().map_query(nodes, evidence, soft)
+
+
+def test_the_likeliest_states_are_given_where_the_number_is_known_or_does_not_matter():
+    net = network()
+    assert net.map_query("d", {"s": "hi", "x": 2.0}) == {"d": "b"}
+    assert net.map_query(None, {"x": -2.0}) == {"d": "a", "s": "lo", "t": 0, "u": 1}
+    assert net.map_query("d", {"u": 0}, {"d": [0.1, 0.9]}) == {"d": "b"}
+
+
+@pytest.mark.parametrize("soft", [{"s": [0.1, 0.9]}, {"t": [0.1, 0.9]}])
+def test_soft_evidence_below_a_missing_number_is_refused(soft):
+    net = network()
+    for ask in (
+        lambda: net.query("d", None, soft),
+        lambda: net.query(["d", "u"], None, soft),
+        lambda: net.query("x", None, soft),
+        lambda: net.probability({"d": "a"}, soft),
+    ):
+        with pytest.raises(ValueError, match=MISSING):
+            ask()
+    # What it says nothing of, it is no matter to.
+    np.testing.assert_allclose(net.query("u", None, soft), [0.3, 0.7])
+
+
+def test_soft_evidence_beside_a_known_number_is_weighed():
+    net = network()
+    p = 1.0 / (1.0 + np.exp(-4.0 * 0.5))
+    expected = 0.1 * (1.0 - p) + 0.9 * p
+    density = np.exp(net.log_prob(net.sample(1, random_state=0).assign(x=0.5)[["x"]]))[0]
+    found = net.probability({"x": 0.5}, {"s": [0.1, 0.9]})
+    np.testing.assert_allclose(found, density * expected, rtol=1e-12)
