@@ -152,6 +152,8 @@ class Tabular:
     @property
     def n_free(self) -> int:
         """Number of free parameters."""
+        if self.fixed is not None:
+            return 0
         return int(np.prod(self.sizes[:-1], dtype=int)) * (self.sizes[-1] - 1)
 
 
@@ -396,6 +398,8 @@ class LinearGaussian:
     @property
     def n_free(self) -> int:
         """Number of free parameters."""
+        if self.fixed is not None:
+            return 0
         return int(np.prod(self.sizes, dtype=int)) * (len(self.regressors) + 2)
 
 
