@@ -304,6 +304,8 @@ def test_evidence_is_a_mapping(asia, evidence):
         asia.query("xray", evidence)
     with pytest.raises(TypeError, match=r"soft_evidence is a .*; expected a dict from node to the"):
         asia.query("xray", None, evidence)
+    with pytest.raises(TypeError, match=r"assignments is a .*; expected a dict from node to state"):
+        asia.do(evidence)
 
 
 def test_text_in_an_array_needs_names(asia):

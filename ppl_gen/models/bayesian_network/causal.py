@@ -41,7 +41,7 @@ from ppl_gen.models.bayesian_network.effects import (
     number_of,
     worth_of,
 )
-from ppl_gen.models.bayesian_network.naming import listed
+from ppl_gen.models.bayesian_network.naming import items_of, listed
 from ppl_gen.models.bayesian_network.reading import WHO, code_of, place_of
 from ppl_gen.structures.bayesian_network import Network
 from ppl_gen.structures.network_conditionals import LinearGaussian, Tabular
@@ -126,7 +126,7 @@ class CausalQueries(GenerativeModel):
         network, n_draws = self.structure_, self._n_draws
         conditionals, parents = list(network.conditionals), list(network.parents)
         parameters = dict(self.parameters_)
-        for name, value in assignments.items():
+        for name, value in items_of(assignments, "assignments"):
             v = place_of(network, name)
             parents[v] = ()
             if network.sizes[v]:

@@ -130,14 +130,14 @@ def listed(names: Any) -> list[Any]:
     return list(names) if isinstance(names, Sequence | set | frozenset) else [names]
 
 
-def items_of(evidence: Any, what: str) -> Iterable[tuple[Any, Any]]:
-    """Return the nodes that there is evidence on, each with its evidence."""
-    if evidence is None:
+def items_of(given: Any, what: str) -> Iterable[tuple[Any, Any]]:
+    """Return the nodes that something is said of, each with what is said."""
+    if given is None:
         return ()
-    if not hasattr(evidence, "items"):
+    if not hasattr(given, "items"):
         raise TypeError(
-            f"{WHO}: {what} is a {type(evidence).__name__}; expected a dict from node to "
-            + ("state" if what == "evidence" else "the likelihoods of its states")
+            f"{WHO}: {what} is a {type(given).__name__}; expected a dict from node to "
+            + ("the likelihoods of its states" if what == "soft_evidence" else "state")
         )
-    items: Iterable[tuple[Any, Any]] = evidence.items()
+    items: Iterable[tuple[Any, Any]] = given.items()
     return items
