@@ -37,7 +37,7 @@ from ppl_gen.structures.network_conditionals import (
     Tabular,
 )
 from ppl_gen.structures.network_density import log_density
-from ppl_gen.structures.network_inference import NetworkEvidence
+from ppl_gen.structures.network_inference import NetworkEvidence, own_statistics
 from ppl_gen.structures.softmax_conditional import Softmax
 
 Array = Any
@@ -48,6 +48,8 @@ Statistics = dict[str, Any]
 PART_CELLS = 2**22
 #: Cells of a table that inference makes, at most, unless the model says otherwise.
 MAX_CELLS = 2**26
+#: What to do where a query is past that.
+DRAWS = "ask query for method='likelihood_weighting' or 'gibbs'"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -144,14 +146,17 @@ class Network:
             self._trees[scopes] = tree
         return tree
 
-    def refuse_past_bound(self, cost: Any) -> None:
-        """Raise ValueError if the largest table is past `max_cells`, with the figures."""
+    def refuse_past_bound(self, cost: Any, instead: str = DRAWS) -> None:
+        """Raise ValueError if the largest table is past `max_cells`, with the figures.
+
+        And with what to do `instead`.
+        """
         if cost.largest > self.max_cells:
             raise ValueError(
                 f"BayesianNetwork: exact inference needs a table of {cost.largest:,} cells "
                 f"({8 * cost.largest / 2**30:,.1f} GiB, over {cost.width + 1} nodes), past the "
-                f"bound max_cells={self.max_cells:,}; ask query for "
-                "method='likelihood_weighting' or 'gibbs', give more evidence, or raise max_cells"
+                f"bound max_cells={self.max_cells:,}; {instead}, give more evidence, or raise "
+                "max_cells"
             )
 
     # -- as an artefact ------------------------------------------------------------------------
@@ -475,25 +480,6 @@ class Network:
     def coords(self, names: list[Any]) -> dict[str, list[Any]]:
         """Labels of the axes of the program's sites."""
         return network_coords(self)
-
-
-def own_statistics(
-    conditional: NodeConditional,
-    parameters: Parameters,
-    part: NetworkEvidence,
-    weights: Array | None,
-) -> Statistics:
-    """Statistics of one conditional, whose numbers are complete."""
-    if isinstance(conditional, Tabular):
-        return {"count": part.counts([conditional.scope], weights)[0]}
-    weights = np.ones(len(part.x)) if weights is None else weights
-    x, known = part.numbers_of(conditional)
-    weights = weights * known
-    if isinstance(conditional, LinearGaussian) and not set(conditional.scope) & set(part.open):
-        return conditional.counted(x, part.place(conditional.scope), weights)
-    shares = part.marginal(conditional.scope)
-    shares = shares * weights.reshape(-1, *(1,) * (shares.ndim - 1))
-    return conditional.statistics(parameters, x, shares)
 
 
 CONDITIONALS = {"tabular": Tabular, "linear_gaussian": LinearGaussian, "softmax": Softmax}

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Array = Any
 Parameters = dict[str, Any]
+Statistics = dict[str, Any]
 
 
 class NetworkEvidence:
@@ -351,3 +352,22 @@ def mixed_moments(weights: Array, mean: Array, covariance: Array) -> tuple[Array
     total = weights @ mean
     away = mean - total
     return total, np.tensordot(weights, covariance, axes=1) + (away.T * weights) @ away
+
+
+def own_statistics(
+    conditional: NodeConditional,
+    parameters: Parameters,
+    part: NetworkEvidence,
+    weights: Array | None,
+) -> Statistics:
+    """Statistics of one conditional, whose numbers are complete."""
+    if isinstance(conditional, Tabular):
+        return {"count": part.counts([conditional.scope], weights)[0]}
+    weights = np.ones(len(part.x)) if weights is None else weights
+    x, known = part.numbers_of(conditional)
+    weights = weights * known
+    if isinstance(conditional, LinearGaussian) and not set(conditional.scope) & set(part.open):
+        return conditional.counted(x, part.place(conditional.scope), weights)
+    shares = part.marginal(conditional.scope)
+    shares = shares * weights.reshape(-1, *(1,) * (shares.ndim - 1))
+    return conditional.statistics(parameters, x, shares)

@@ -71,3 +71,23 @@ def test_soft_evidence_beside_a_known_number_is_weighed():
     density = np.exp(net.log_prob(net.sample(1, random_state=0).assign(x=0.5)[["x"]]))[0]
     found = net.probability({"x": 0.5}, {"s": [0.1, 0.9]})
     np.testing.assert_allclose(found, density * expected, rtol=1e-12)
+
+
+def test_tables_past_the_bound_are_refused_before_they_are_made():
+    leaves = [f"l{i}" for i in range(30)]
+    both = {"h": ["a", "b"]}
+    tables = [
+        TabularCPD(n, [[0.9, 0.1], [0.2, 0.8]], ["h"], {**both, n: ["no", "yes"]}) for n in leaves
+    ]
+    net = BayesianNetwork(cpds=[TabularCPD("h", [0.3, 0.7], [], both), *tables])
+    with pytest.raises(ValueError, match=r"table of 2,147,483,648 cells .* ask for fewer nodes"):
+        net.map_query(leaves)
+    assert net.map_query(leaves[:8]) == dict.fromkeys(leaves[:8], "no")
+    assert net.map_query() == {"h": "a", **dict.fromkeys(leaves, "no")}
+    # A number among the evidence: a row for each state of the others is past the bound, too.
+    number = LinearGaussianCPD("x", [0.0, 1.0], (), 1.0, ["h"], both)
+    net = BayesianNetwork(cpds=[TabularCPD("h", [0.3, 0.7], [], both), *tables, number])
+    with pytest.raises(ValueError, match="ask for fewer nodes"):
+        net.query(leaves[:24], {"x": 0.5})
+    found = net.query(["h", "l0"], {"x": 0.5})
+    np.testing.assert_allclose(found, [0.27, 0.03, 0.14, 0.56], rtol=1e-12)

@@ -1,12 +1,14 @@
 """Questions to a network, by names: conditional probabilities, likeliest states, information."""
 
 import contextlib
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from ppl_gen.algorithms.elimination import maximise
+from ppl_gen.algorithms.elimination_orders import Cost, elimination_cost, maximising_order
 from ppl_gen.estimator import GenerativeModel
 from ppl_gen.models.bayesian_network.drawn import query_by_draws
 from ppl_gen.models.bayesian_network.intervals import interval_frame
@@ -181,6 +183,12 @@ class Queries(Naming, GenerativeModel):
         -------
         dict of node to state
 
+        Raises
+        ------
+        ValueError
+            As by :meth:`query`. All else is summed out first, which may join the nodes that are
+            asked for in one table, where that of all nodes would be small.
+
         Notes
         -----
         After a Bayesian fit, under the posterior means of the parameters.
@@ -216,6 +224,9 @@ class Queries(Naming, GenerativeModel):
             scopes, tables = part.factors
             if not tables:
                 return {}
+            orders = maximising_order(scopes, network.sizes, targets)
+            cost = elimination_cost(scopes, network.sizes, orders[0] + orders[1])
+            network.refuse_past_bound(cost, "ask for fewer nodes or for all (nodes=None)")
             found = maximise(scopes, [t[0] for t in tables], network.sizes, targets)[0]
         return {
             network.names[v]: (network.states[v] or ())[int(code)]
@@ -406,7 +417,10 @@ class Queries(Naming, GenerativeModel):
         """
         network = self.structure_
         sizes = tuple(network.sizes[v] for v in targets)
-        cells = int(np.prod(sizes[:-1], dtype=int))
+        cells = math.prod(sizes[:-1])
+        # A row of all columns for every state of all targets but the last.
+        width = max(len(network.names), sizes[-1])
+        network.refuse_past_bound(Cost(len(sizes) - 1, cells * width, cells), "ask for fewer nodes")
         rows = np.repeat(self._row(codes, numbers), cells, axis=0)
         for v, column in zip(targets[:-1], np.indices(sizes[:-1]).reshape(-1, cells), strict=True):
             rows[:, v] = column
