@@ -40,6 +40,8 @@ def rows(asia):
         ("ab", TypeError, "graph is a str; expected"),
         (["ab", "cd"], TypeError, "graph is a list; expected a networkx.DiGraph, a list of pairs"),
         ([("a", "b", "c")], TypeError, "list of pairs"),
+        ([(None, "b")], ValueError, "the graph has the node None, which is no name"),
+        (iter([("a", "b")]), TypeError, "graph is a list_iterator; expected a networkx.DiGraph"),
         (3, TypeError, "graph is a int"),
     ],
 )
@@ -101,11 +103,21 @@ def test_states_that_are_none_are_refused(rows):
         ({"lung": 2.0}, "expected a sequence of states, or how many"),
         ({"lung": {"yes", "no"}}, "expected a sequence of states"),
         ({"lung": ["yes", None]}, "None and NaN are no states"),
+        ({"lung": ["yes", pd.NA]}, "None and NaN are no states"),
+        ({"lung": [["no"], ["yes"]]}, "expected names of states, such as text"),
         ({"lung": ["yes", "maybe"]}, "column 'lung' has the value 'no', which is none of its sta"),
         ({"ling": ["yes", "no"]}, r"states has \['ling'\], which are no nodes of the graph"),
     ):
         with pytest.raises(ValueError, match=message):
             BayesianNetwork(EDGES, states=states).fit(rows)
+    for given, error, message in (
+        ("ny", TypeError, r"states is 'ny'; expected a dict from node to its states"),
+        ([True, 1, 0], TypeError, r"states is \[True, 1, 0\]; expected a dict"),
+        ({"lung": [True, 1, 0]}, ValueError, "expected each state once"),
+        ({"ling": 2}, ValueError, r"states has \['ling'\], which are no nodes"),
+    ):
+        with pytest.raises(error, match=message):  # before any fit
+            BayesianNetwork(EDGES, states=given)
     with pytest.raises(ValueError, match=r"states has \['c'\], which are no nodes"):
         BayesianNetwork([("a", "b")], {"a": HALF, "b": ROWS}, states={"c": 2})
 
@@ -242,7 +254,13 @@ STATES = r"'lung' has no state 'maybe'; its states are \['yes', 'no'\]"
         (lambda m: m.predict(pd.DataFrame({"lung": ["yes"]}), ["xray", "cough"]), LISTED),
         (lambda m: m.query([["lung"]]), r"there is no node \['lung'\]"),
         (lambda m: m.query("xray", {"lung": "maybe"}), STATES),
-        (lambda m: m.query("xray", {"lung": None}), "'lung' has no state None"),
+        (lambda m: m.query("xray", {"lung": None}), "'lung' has no state None; .* leave a node"),
+        (lambda m: m.query("xray", {"lung": np.nan}), "'lung' has no state nan; .* leave a node"),
+        (lambda m: m.query("xray", {"lung": pd.NA}), "'lung' has no state <NA>; .* leave a node"),
+        (lambda m: m.query("xray", {"lung": np.array(["yes", "no"])}), "has no state array"),
+        (lambda m: m.query(pd.NA), "there is no node <NA>"),
+        (lambda m: m.predict(pd.DataFrame({"xray": ["yes"]}), ["lung", "lung"]), "each once"),
+        (lambda m: m.predict(pd.DataFrame({"xray": ["yes"]}), []), "at least one"),
         (lambda m: m.query("xray", {"lung": ["yes"]}), r"'lung' has no state \['yes'\]"),
         (lambda m: m.query("xray", None, {"lung": {"yes": 1, "maybe": 2}}), STATES),
         (lambda m: m.probability({"lung": "maybe"}), STATES),
@@ -263,7 +281,7 @@ STATES = r"'lung' has no state 'maybe'; its states are \['yes', 'no'\]"
         (lambda m: m.log_prob(np.zeros((2, 8))), "column 'asia' has the value 0.0; its states"),
         (lambda m: m.query([]), r"nodes is \[\]; expected at least one"),
         (lambda m: m.query(["lung", "lung"]), "each once"),
-        (lambda m: m.mutual_information("lung", "lung"), "each once"),
+        (lambda m: m.mutual_information("lung", "lung"), "in common"),
         (lambda m: m.query("lung", {"lung": "yes"}), "'lung' is asked for, and has evidence"),
         (lambda m: m.map_query(["lung"], {"lung": "yes"}), "'lung' has evidence; leave it out"),
         (
@@ -289,8 +307,9 @@ STATES = r"'lung' has no state 'maybe'; its states are \['yes', 'no'\]"
         (lambda m: m.impute(pd.DataFrame({"lung": ["yes"]}), n_draws=0), "n_draws is 0"),
         (
             lambda m: m.predict_proba(pd.DataFrame({"lung": ["yes"]})),
-            r"nodes \['asia', .* could be meant; say which by node=, or set target",
+            r"nodes \['asia', .* could be meant; say which is asked for by node=, or set target",
         ),
+        (lambda m: m.predict(m.sample(2)), "X has all nodes with states; say which .* by nodes="),
     ],
 )
 def test_questions_that_mean_nothing_are_refused(asia, ask, message):
@@ -306,6 +325,11 @@ def test_evidence_is_a_mapping(asia, evidence):
         asia.query("xray", None, evidence)
     with pytest.raises(TypeError, match=r"assignments is a .*; expected a dict from node to state"):
         asia.do(evidence)
+
+
+def test_files_have_paths(asia):
+    with pytest.raises(TypeError, match="path is a NoneType; expected a path or an open"):
+        asia.to_bif(None)
 
 
 def test_text_in_an_array_needs_names(asia):

@@ -50,6 +50,19 @@ def test_several_nodes_are_predicted_from_what_is_left(asia):
         np.testing.assert_array_equal(found[node], asia.predict(left, node))
 
 
+def test_nodes_and_states_come_in_what_holds_them(asia):
+    """Nodes in anything that goes over them, and a state in an array without axes."""
+    nodes = {"lung": 0, "bronc": 1}
+    expected = asia.query(["lung", "bronc"], {"xray": "yes"})
+    evidence = {"xray": np.array("yes")}
+    for asked in (nodes.keys(), (name for name in nodes), nodes, pd.Index(nodes), tuple(nodes)):
+        pd.testing.assert_series_equal(asia.query(asked, evidence), expected)
+    rows = asia.sample(5, random_state=0)
+    pd.testing.assert_frame_equal(
+        asia.predict(rows, nodes.keys()), asia.predict(rows, ["lung", "bronc"])
+    )
+
+
 def test_columns_may_be_in_any_order_and_absent(asia):
     rows = with_gaps(asia.sample(40, random_state=0), 0.3, 1)
     np.testing.assert_array_equal(asia.log_prob(rows[rows.columns[::-1]]), asia.log_prob(rows))

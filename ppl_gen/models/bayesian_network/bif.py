@@ -117,6 +117,10 @@ def write_bif(
     """
     text = "".join(_written(cpds, name))
     if not isinstance(path, str | os.PathLike):
+        if not hasattr(path, "write"):
+            raise TypeError(
+                f"write_bif: path is a {type(path).__name__}; expected a path or an open text file"
+            )
         path.write(text)
         return
     content = text.encode()

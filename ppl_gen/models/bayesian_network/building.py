@@ -1,7 +1,7 @@
 """From a graph, tables and rows to a network: what the arguments of `BayesianNetwork` mean."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,7 +51,11 @@ def as_graph(graph: Any) -> "nx.DiGraph":
         made.add_edges_from((p, node) for node in graph for p in graph.predecessors(node))
     else:
         try:
+            if isinstance(graph, Iterator):  # a second fit would find it used up
+                raise TypeError
             pairs = [() if isinstance(pair, str) else tuple(pair) for pair in graph]
+            if any(end is None for pair in pairs for end in pair):
+                raise ValueError(f"{WHO}: the graph has the node None, which is no name")
             made = nx.DiGraph(pairs)
         except (TypeError, nx.NetworkXError) as error:
             raise TypeError(

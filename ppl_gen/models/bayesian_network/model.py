@@ -152,9 +152,12 @@ class BayesianNetwork(NetworkRows, Queries, CausalQueries):
     def _take_cpds(self) -> None:
         """Check the graph and the distributions; those of all nodes are a fit."""
         graph = None if self._is_learner else as_graph(self.graph)
+        declared = reading.declared_states(self.states)
         if self.cpds is None:
+            assert graph is not None  # with neither, there is nothing to take
+            refuse_unknown_states(declared, graph)
             return
-        graph, cpds = read_cpds(self.cpds, graph, reading.declared_states(self.states))
+        graph, cpds = read_cpds(self.cpds, graph, declared)
         if len(cpds) < len(graph):
             return
         network = network_of_cpds(graph, cpds, self.max_cells)

@@ -61,7 +61,8 @@ class Naming:
             except (KeyError, TypeError, ValueError):
                 v = place_of(network, name)
                 if network.sizes[v]:
-                    code_of(network, name, state)
+                    codes[v] = code_of(network, name, state)[1]
+                    continue
                 numbers[v] = np.nan
             if v in numbers and not np.isfinite(numbers[v]):
                 raise ValueError(f"{WHO}: the evidence on {name!r} is {state!r}; expected a number")
@@ -122,12 +123,12 @@ class Naming:
 
 
 def listed(names: Any) -> list[Any]:
-    """Return names as a list: one name, or several in a sequence, set, array or index."""
-    if isinstance(names, str):
+    """Return names as a list: one name, or several in anything that goes over them."""
+    if isinstance(names, str | bytes):
         return [names]
     if hasattr(names, "tolist"):
         names = names.tolist()
-    return list(names) if isinstance(names, Sequence | set | frozenset) else [names]
+    return list(names) if isinstance(names, Iterable) and not isinstance(names, str) else [names]
 
 
 def items_of(given: Any, what: str) -> Iterable[tuple[Any, Any]]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ppl_gen.data import Column, Schema, encode_column, is_frame
+from ppl_gen.data import Column, Schema, encode_column, is_frame, is_missing
 from ppl_gen.structures.bayesian_network import Network
 
 Array = Any
@@ -21,7 +21,14 @@ def declared_states(states: Mapping[Any, Any] | None) -> dict[Any, tuple[Any, ..
     ------
     ValueError
         If a node's are none, repeat, or are one string.
+    TypeError
+        If they are not by node.
     """
+    if states is not None and not isinstance(states, Mapping):
+        raise TypeError(
+            f"{WHO}: states is {states!r}; expected a dict from node to its states, as in "
+            'states={"smoke": ["no", "yes"]}'
+        )
     declared = {}
     for name, given in (states or {}).items():
         if isinstance(given, int | np.integer) and not isinstance(given, bool):
@@ -33,9 +40,16 @@ def declared_states(states: Mapping[Any, Any] | None) -> dict[Any, tuple[Any, ..
                 f"{WHO}: states[{name!r}] is {given!r}; expected a sequence of states, or how many"
             )
         own = tuple(s.item() if isinstance(s, np.generic) else s for s in given)
-        if any(s is None or s != s for s in own):
+        try:
+            distinct = len(set(own))
+        except TypeError:
+            raise ValueError(
+                f"{WHO}: states[{name!r}] is {list(own)}; expected names of states, such as text, "
+                "numbers or tuples, not lists"
+            ) from None
+        if any(is_missing(s) for s in own):
             raise ValueError(f"{WHO}: states[{name!r}] is {list(own)}; None and NaN are no states")
-        if not own or len(set(own)) < len(own):
+        if not own or distinct < len(own):
             raise ValueError(f"{WHO}: states[{name!r}] is {list(own)}; expected each state once")
         declared[name] = own
     return declared
@@ -264,11 +278,15 @@ def code_of(network: Network, name: Any, state: Any) -> tuple[int, int]:
     v = place_of(network, name)
     states = network.states[v]
     assert states is not None
+    if getattr(state, "shape", None) == () and hasattr(state, "item"):  # a number in an array
+        state = state.item()
     try:
-        return v, states.index(state)
-    except ValueError:
+        return v, {own: code for code, own in enumerate(states)}[state]
+    except (KeyError, TypeError):  # none of them, or what cannot be a name
+        missing = not hasattr(state, "__len__") and is_missing(state)
         raise ValueError(
             f"{WHO}: {name!r} has no state {state!r}; its states are {list(states)}"
+            + ("; leave a node out where its state is not known" if missing else "")
         ) from None
 
 
@@ -283,7 +301,7 @@ def place_of(network: Any, name: Any) -> int:
     names: tuple[Any, ...] = network.names
     try:
         return names.index(name)
-    except ValueError:
+    except (ValueError, TypeError):  # pandas.NA compares to neither true nor false
         raise ValueError(
             f"{WHO}: there is no node {name!r}; the nodes are {list(network.names)}"
         ) from None

@@ -1,7 +1,7 @@
 """Rows of a table through a network: scored, completed, classified, drawn."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 from ppl_gen.data import is_frame, to_numpy
 from ppl_gen.estimator import GenerativeModel
 from ppl_gen.models.bayesian_network import reading
+from ppl_gen.models.bayesian_network.naming import listed
 from ppl_gen.structures.bayesian_network import Network
 from ppl_gen.structures.network_completion import draw_missing, fill
 
@@ -118,8 +119,13 @@ class NetworkRows(GenerativeModel):
         likeliest together.
         """
         check_is_fitted(self)
-        several = isinstance(nodes, Sequence) and not isinstance(nodes, str)
-        asked = [self._node_asked(X, node, "predict") for node in (nodes if several else [nodes])]
+        several = isinstance(nodes, Iterable) and not isinstance(nodes, str)
+        names = listed(nodes)
+        asked = [self._node_asked(X, node, "predict") for node in names]
+        if not asked or len(set(asked)) < len(asked):
+            raise ValueError(
+                f"{self._who}.predict: nodes is {names}; expected at least one, each once"
+            )
         best = {
             self.structure_.names[v]: reading.array_of(self.structure_.states[v])[
                 shares.argmax(axis=1)
@@ -147,9 +153,14 @@ class NetworkRows(GenerativeModel):
             shown = list(X.columns) if is_frame(X) else self.schema_.names
             absent = [network.names[v] for v in network.discrete if network.names[v] not in shown]
             if len(absent) != 1:
+                what = (
+                    f"the nodes {absent} could be meant"
+                    if absent
+                    else "X has all nodes with states"
+                )
                 raise ValueError(
-                    f"{self._who}.{asker}: the nodes {absent or 'of X'} could be meant; say which "
-                    f"by {'nodes' if asker == 'predict' else 'node'}=, or set target"
+                    f"{self._who}.{asker}: {what}; say which is asked for by "
+                    f"{'nodes' if asker == 'predict' else 'node'}=, or set target"
                 )
             node = absent[0]
         v = reading.place_of(network, node)
