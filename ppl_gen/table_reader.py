@@ -37,6 +37,8 @@ class TableReader(BaseEstimator):  # type: ignore[misc]
 
     #: Whether to lay matrices out column by column, for models that work on columns.
     columns_first: ClassVar[bool] = False
+    #: Rows that a fit takes at the least: one has no spread.
+    min_rows: ClassVar[int] = 2
 
     schema_: Schema
 
@@ -94,7 +96,7 @@ class TableReader(BaseEstimator):  # type: ignore[misc]
 
     def _read_rows(self, X: Any, sample_weight: Any, labels: Array | None) -> Rows:
         values = self._read(X, reset=True)
-        if values.shape[0] < 2:
+        if values.shape[0] < self.min_rows:
             raise ValueError(
                 f"{self._who}.fit: n_samples=1, but a distribution is learned from 2 rows or more"
             )

@@ -19,6 +19,7 @@ from ppl_gen import (
     BDeu,
     ChowLiu,
     Conjugate,
+    HillClimb,
     TreeAugmented,
     load,
 )
@@ -182,3 +183,61 @@ def test_clones_have_the_settings_and_the_distributions_given(rows):
     pd.testing.assert_series_equal(clone(asia).query("lung"), asia.query("lung"))
     assert "TabularCPD(lung | smoke" in repr(asia)
     assert repr(model).startswith("BayesianNetwork(graph=[('asia', 'tub')")
+
+
+def test_distributions_that_are_set_hold_at_once(rows):
+    """And those that do not fit change nothing."""
+    edges = [("a", "b")]
+    tables = {"a": [0.3, 0.7], "b": [[0.1, 0.9], [0.6, 0.4]]}
+    expected = BayesianNetwork(edges, tables).query("a", {"b": 0})
+    model = BayesianNetwork(edges).set_params(cpds=tables)
+    pd.testing.assert_series_equal(model.query("a", {"b": 0}), expected)
+    other = BayesianNetwork(edges, {"a": [0.5, 0.5], "b": [[0.5, 0.5]] * 2})
+    assert other.query("a").tolist() == [0.5, 0.5]
+    pd.testing.assert_series_equal(other.set_params(cpds=tables).query("a", {"b": 0}), expected)
+    with pytest.raises(ValueError, match=r"row of 'a' sums to 1.4"):
+        other.set_params(cpds={"a": [0.7, 0.7]})
+    assert other.cpds is tables
+    pd.testing.assert_series_equal(other.query("a", {"b": 0}), expected)
+    fitted = BayesianNetwork(EDGES).fit(rows)
+    fitted.set_params(cpds=load_asia().cpds_)
+    assert not hasattr(fitted, "history_")
+    pd.testing.assert_series_equal(fitted.query("lung"), load_asia().query("lung"))
+
+
+def test_frames_of_either_kind_take_y_of_the_other(rows):
+    """Also where pyarrow, which polars reads text of pandas with, is not installed."""
+    x, y = rows.drop(columns="lung").astype(str), rows["lung"].astype(str)
+    expected = tables_of(BayesianNetwork(EDGES, target="lung").fit(x, y))
+    theirs = pl.DataFrame({name: x[name].tolist() for name in x})
+    for frame, own in (
+        (theirs, y),
+        (theirs, y.astype("string")),
+        (theirs, y.astype("category")),
+        (x, pl.Series(y.tolist())),
+    ):
+        found = tables_of(BayesianNetwork(EDGES, target="lung").fit(frame, own))
+        for node, table in expected.items():
+            np.testing.assert_array_equal(found[node], table)
+
+
+def test_one_row_and_a_prior_are_tables(rows):
+    row = rows.iloc[:1]
+    model = BayesianNetwork(EDGES, prior=1.0).fit(row)
+    # One more of what was seen: (1 + 1) of (2 + 1).
+    assert model.query("smoke")[row["smoke"].iloc[0]] == pytest.approx(2 / 3, abs=1e-12)
+    posterior = BayesianNetwork(EDGES, inference=Conjugate(draws=10), random_state=0).fit(row)
+    assert np.isfinite(posterior.log_prob(rows)).all()
+
+
+@pytest.mark.parametrize("learner", [ChowLiu(), TreeAugmented(), HillClimb("bdeu")])
+def test_the_score_of_a_learned_graph_is_kept(rows, learner, tmp_path):
+    target = "lung" if isinstance(learner, TreeAugmented) else None
+    model = BayesianNetwork(learner, target=target, random_state=0).fit(rows)
+    if not isinstance(learner, HillClimb):  # the score is the log likelihood
+        assert model.graph_score_ == pytest.approx(model.log_prob(rows).sum(), rel=1e-10)
+    model.save(tmp_path / "model")
+    assert load(tmp_path / "model").graph_score_ == model.graph_score_
+    assert type(model.graph_score_) is float
+    again = model.set_params(graph=model.graph_).fit(rows)
+    assert not hasattr(again, "graph_score_")

@@ -3,10 +3,11 @@
 import networkx as nx
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 from sklearn.exceptions import NotFittedError
 
-from ppl_gen import EM, BayesianNetwork, Conjugate, TabularCPD
+from ppl_gen import EM, BayesianNetwork, Conjugate, LinearGaussianCPD, TabularCPD
 from ppl_gen.datasets import load_asia
 
 EDGES = list(load_asia().graph_.edges)
@@ -157,7 +158,9 @@ def gap(frame):
         ({}, lambda f: f.assign(zz="a"), ValueError, r"columns \['zz'\] that are no nodes"),
         ({}, lambda f: f.assign(lung=None), ValueError, "column 'lung' is all NaN"),
         ({}, lambda f: f.iloc[:0], ValueError, r"0 sample\(s\)"),
-        ({}, lambda f: f.iloc[:1], ValueError, "n_samples=1, but"),
+        ({}, lambda f: f.iloc[:1].assign(xray=1.5), ValueError, "n_samples=1, but"),
+        ({}, lambda f: dict(f), TypeError, "X is a dict; give a DataFrame"),
+        ({}, lambda f: pl.LazyFrame({"lung": ["yes"]}), TypeError, r"LazyFrame.*X.collect\(\)"),
         ({}, lambda f: pd.concat([f, f[["lung"]]], axis=1), ValueError, "'lung' twice"),
         ({}, lambda f: f.astype(str).to_numpy(), ValueError, "give a DataFrame"),
         ({}, lambda f: np.zeros((9, 3)), ValueError, "array of 3 columns, and the graph has 8 no"),
@@ -168,7 +171,7 @@ def gap(frame):
         ({"prior": np.inf}, None, ValueError, "prior is inf"),
         ({"prior": True}, None, ValueError, "prior is True"),
         ({"target": "x"}, None, ValueError, "target is 'x', no node; expected a node with states"),
-        ({"inference": "laplace"}, None, ValueError, "'laplace'; expected one of 'em'"),
+        ({"inference": "mle"}, None, ValueError, "BayesianNetwork: inference is 'mle'.*of 'em', "),
         ({"inference": EM(engine="jax")}, None, ValueError, "engine is 'jax'; networks have"),
         ({"inference": EM(tol=-1.0)}, None, ValueError, "tol is -1"),
         ({"inference": "conjugate"}, gap, ValueError, "'asia' is missing.*complete rows only"),
@@ -221,8 +224,27 @@ def test_y_is_refused_where_it_means_nothing(rows):
         model.fit(np.zeros((60, 7)), y)
     with pytest.raises(ValueError, match="X has no column 'lung'"):
         BayesianNetwork(EDGES).fit(x, y)
+    with pytest.raises(ValueError, match="Unknown label type: continuous"):
+        model.fit(x, np.linspace(0.0, 1.0, 60))
     with pytest.raises(ValueError, match=r"target is 'lung', a column of numbers.*states="):
         model.fit(x.assign(lung=np.arange(60.0)))
+
+
+@pytest.mark.parametrize("kind", ["int64", "Int64", "uint8", "object"])
+def test_whole_numbers_that_may_be_codes_are_warned_of_once(kind):
+    frame = pd.DataFrame({"a": [0, 1, 2] * 4, "b": [1, 0, 0, 1] * 3, "c": np.arange(12)})
+    frame = frame.astype(kind)
+    edges = [("a", "b"), ("b", "c")]
+    shown = r"columns \['a', 'b'\] hold a few .*states=\{'a': \[0, 1, 2\]\}.*X.astype\(float\)"
+    with pytest.warns(UserWarning, match=shown) as found:
+        BayesianNetwork(edges).fit(frame)
+    assert len(found) == 1
+    assert found[0].filename == __file__
+    # What is said to be one or the other is not (and warnings are errors here).
+    BayesianNetwork(edges).fit(frame.astype(float))
+    BayesianNetwork(edges, states={"a": 3, "b": 2}).fit(frame)
+    BayesianNetwork(edges[1:], {"b": LinearGaussianCPD("b", 0.0, [], 1.0)}).fit(frame[["b", "c"]])
+    BayesianNetwork([("a", "c")], target="a").fit(frame[["c"]], np.asarray(frame["a"], int))
 
 
 def test_there_must_be_a_graph(rows):

@@ -173,6 +173,31 @@ def read_cpds(
     return graph, made
 
 
+def given_numbers(cpds: Mapping[Any, Any] | Iterable[ConditionalDistribution] | None) -> list[Any]:
+    """Nodes that distributions are given of, as numbers."""
+    given = cpds.values() if isinstance(cpds, Mapping) else cpds or ()
+    return [cpd.node for cpd in given if isinstance(cpd, LinearGaussianCPD)]
+
+
+def given_parameters(network: Network, cpds: CPDs) -> dict[str, Any]:
+    """Return the parameters that distributions are of some nodes, where their kind is the node's.
+
+    Parents that a distribution has in another order are the table's axes; regressions have theirs.
+    """
+    found: dict[str, Any] = {}
+    for name, cpd in cpds.items():
+        v = network.names.index(name)
+        order = tuple(network.names[p] for p in network.parents[v])
+        if network.conditionals[v].kind != cpd.kind:
+            continue
+        if isinstance(cpd, TabularCPD):
+            axes = [cpd.parents.index(parent) for parent in order]
+            found[str(v)] = {"table": cpd.values.transpose(*axes, -1)}
+        elif cpd.parents == order:
+            found[str(v)] = cpd.parameters
+    return found
+
+
 def network_of_cpds(graph: "nx.DiGraph", cpds: CPDs, max_cells: int) -> Network:
     """Return the network that distributions for all nodes make."""
     names = list(graph)

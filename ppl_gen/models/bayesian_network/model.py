@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
-from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
+from sklearn.utils.validation import check_is_fitted
 
 from ppl_gen.algorithms.trees import tree_map
-from ppl_gen.data import Rows, is_frame, to_numpy
+from ppl_gen.data import Rows, is_frame
 from ppl_gen.inference.base import InferenceMethod
 from ppl_gen.inference.conjugate import Conjugate
 from ppl_gen.inference.em import EM
@@ -18,6 +18,8 @@ from ppl_gen.models.bayesian_network.bif import read_bif, write_bif
 from ppl_gen.models.bayesian_network.building import (
     as_graph,
     cpds_of,
+    given_numbers,
+    given_parameters,
     graph_of,
     network_of_cpds,
     network_of_rows,
@@ -26,9 +28,19 @@ from ppl_gen.models.bayesian_network.building import (
 )
 from ppl_gen.models.bayesian_network.causal import CausalQueries
 from ppl_gen.models.bayesian_network.cpd import ConditionalDistribution
-from ppl_gen.models.bayesian_network.cpds import TabularCPD, cpd_from_tree
+from ppl_gen.models.bayesian_network.cpds import cpd_from_tree
 from ppl_gen.models.bayesian_network.queries import Queries
 from ppl_gen.models.bayesian_network.rows import NetworkRows
+from ppl_gen.models.bayesian_network.training import (
+    as_table,
+    check_conjugate,
+    check_rows,
+    check_target,
+    classes_of,
+    refuse_text,
+    warn_of_codes,
+    with_target,
+)
 from ppl_gen.structures.bayesian_network import MAX_CELLS, Network
 
 if TYPE_CHECKING:
@@ -79,6 +91,8 @@ class BayesianNetwork(NetworkRows, Queries, CausalQueries):
     Attributes
     ----------
     graph_ : networkx.DiGraph
+    graph_score_ : float
+        Where a learner found the graph, its score of it, in nats: the greater the better.
     cpds_ : dict of node to its distribution
         At the posterior means, after a Bayesian fit.
     states_ : dict of node to tuple, or None of numbers
@@ -113,6 +127,7 @@ class BayesianNetwork(NetworkRows, Queries, CausalQueries):
 
     methods: ClassVar[tuple[str, ...]] = ("em", "conjugate", "svi", "nuts")
     columns_first: ClassVar[bool] = True
+    min_rows: ClassVar[int] = 1
     structure_kind: ClassVar[Any] = Network
 
     structure_: Network
@@ -164,7 +179,9 @@ class BayesianNetwork(NetworkRows, Queries, CausalQueries):
         self._set(network, {str(v): cpds[n].parameters for v, n in enumerate(network.names)})
 
     def _set(self, network: Network, parameters: Parameters) -> None:
-        """Take a network with its one set of parameters as the fit."""
+        """Take a network with its one set of parameters as the fit, in the place of any other."""
+        for name in [name for name in vars(self) if name.endswith("_")]:
+            delattr(self, name)
         self.structure_ = network
         self.parameters_ = tree_map(lambda leaf: np.asarray(leaf)[None], parameters)
         self.schema_ = reading.schema_of_network(network)
@@ -175,17 +192,8 @@ class BayesianNetwork(NetworkRows, Queries, CausalQueries):
     def _publish(self) -> None:
         self._plans = {}
         if self.target is not None:
-            self._check_target(self.states_)
+            check_target(self.target, self.states_)
             self.classes_ = reading.array_of(self.states_[self.target])
-
-    def _check_target(self, states: Mapping[Any, Any]) -> None:
-        if self.target is not None and states.get(self.target) is None:
-            what = "a column of numbers" if self.target in states else "no node"
-            raise ValueError(
-                f"{self._who}: target is {self.target!r}, {what}; expected a node with states, of "
-                f"{[name for name, own in states.items() if own]} (numbers that are codes are "
-                "declared: states={...})"
-            )
 
     def _declared(self) -> dict[Any, tuple[Any, ...]]:
         """States that were said beforehand, by themselves or with a distribution."""
@@ -198,8 +206,21 @@ class BayesianNetwork(NetworkRows, Queries, CausalQueries):
         return declared
 
     def set_params(self, **params: Any) -> Self:
-        """Set settings by name; a bound, `max_cells`, holds at once."""
-        super().set_params(**params)
+        """Set settings by name; a bound, `max_cells`, and distributions for all nodes hold at once.
+
+        Raises
+        ------
+        ValueError
+            If there is no such setting, or distributions do not fit the graph. All stays as it was.
+        """
+        before = dict(self.__dict__)
+        try:
+            super().set_params(**params)
+            if params.get("cpds") is not None:
+                self._take_cpds()
+        except BaseException:
+            self.__dict__ = before
+            raise
         if "max_cells" in params and self.__sklearn_is_fitted__():
             network = dataclasses.replace(self.structure_, max_cells=self.max_cells, _trees={})
             self.structure_ = network
@@ -287,12 +308,23 @@ class BayesianNetwork(NetworkRows, Queries, CausalQueries):
             self.__dict__ = before
             raise
 
+    def _resolved_method(self) -> InferenceMethod:
+        named = self.inference
+        if isinstance(named, str) and named.lower() not in self.methods:
+            raise ValueError(
+                f"{self._who}: inference is {named!r}; expected one of "
+                f"{', '.join(map(repr, self.methods))}, or an object such as EM(); maximum "
+                "likelihood is 'em', without a prior"
+            )
+        return super()._resolved_method()
+
     def _fit(self, X: Any, y: Any, sample_weight: Any) -> Self:
         method = self._resolved_method()
-        X = self._with_target(X, y)
+        X = with_target(as_table(X), y, self.target)
+        refuse_text(X)
         declared = self._declared()
         if y is not None and self.target is not None:
-            classes = reading.classes_of(y)
+            classes = classes_of(y)
             if classes is not None:
                 declared.setdefault(self.target, classes)
         if is_frame(X):
@@ -324,42 +356,20 @@ class BayesianNetwork(NetworkRows, Queries, CausalQueries):
         for v, name in enumerate(graph):
             if name in schema.names:
                 x[:, v] = values[:, schema.names.index(name)]
-        self._check_target(states)
+        check_target(self.target, states)
+        warn_of_codes(schema, values, {*declared, *given_numbers(self.cpds)})
         network = network_of_rows(graph, states, x, self.prior, self.target, self.max_cells)
         data = Rows(x, rows.weights)
+        check_rows(network, x)
         network.check(x)
         if isinstance(method, Conjugate):
-            self._check_conjugate(network, data)
+            check_conjugate(network, x)
         self._warn_constant(x, ~np.asarray(network.whole))
         self.schema_ = schema
         self._fit_structure(network, data, method)
+        if "score" in graph.graph and self._is_learner:
+            self.graph_score_ = float(graph.graph["score"])
         return self
-
-    def _with_target(self, X: Any, y: Any) -> Any:
-        X = to_numpy(X)
-        if y is None or self.target is None:
-            return X
-        if not is_frame(X):
-            raise TypeError(
-                f"{self._who}.fit: y holds the states of {self.target!r}, beside which the columns "
-                "of X need names; give a DataFrame"
-            )
-        if self.target in list(X.columns):
-            raise ValueError(
-                f"{self._who}.fit: {self.target!r} is a column of X, and y is given too; drop one"
-            )
-        check_consistent_length(X, y)
-        if type(X).__module__.startswith("polars"):
-            import polars
-
-            return X.with_columns(polars.Series(self.target, y))
-        if not hasattr(y, "iloc"):
-            y = column_or_1d(y)
-        import pandas as pd
-
-        X = X.copy(deep=False)
-        X[self.target] = pd.Series(y, dtype=getattr(y, "dtype", None)).array
-        return X
 
     def _graph_of(
         self,
@@ -384,21 +394,9 @@ class BayesianNetwork(NetworkRows, Queries, CausalQueries):
         if hasattr(self.graph, "target") and self.graph.target is None:
             settings["target"] = self.target
         learned = self.graph.learn_codes(values, names, sizes, weights, rng, **settings)
-        return as_graph(learned)
-
-    def _check_conjugate(self, network: Network, data: Rows) -> None:
-        if np.isnan(data.values).any():
-            v = int(np.flatnonzero(np.isnan(data.values).any(axis=0))[0])
-            raise ValueError(
-                f"{self._who}.fit: {network.names[v]!r} is missing in some rows, and the posterior "
-                "is conjugate for complete rows only; use EM, NUTS or SVI"
-            )
-        softmax = [network.names[c.node] for c in network.conditionals if c.kind == "softmax"]
-        if softmax:
-            raise ValueError(
-                f"{self._who}.fit: {softmax} have a softmax, which has no conjugate prior; use "
-                "NUTS or SVI"
-            )
+        graph = as_graph(learned)
+        graph.graph.update(learned.graph)
+        return graph
 
     def _fit_em(
         self,
@@ -432,25 +430,13 @@ class BayesianNetwork(NetworkRows, Queries, CausalQueries):
         if self.cpds is None or structure.is_one_pass(data):
             return None
         _, cpds = read_cpds(self.cpds, graph_of(structure), reading.declared_states(self.states))
-        given = {str(structure.names.index(name)): cpd for name, cpd in cpds.items()}
+        given = given_parameters(structure, cpds)
 
         def start(random: np.random.Generator) -> Parameters:
-            parameters = structure.initialize(data, random, "kmeans")
-            for v, cpd in given.items():
-                own = structure.conditionals[int(v)]
-                order = tuple(structure.names[p] for p in structure.parents[int(v)])
-                if own.kind != cpd.kind:
-                    continue
-                if isinstance(cpd, TabularCPD):
-                    axes = [cpd.parents.index(parent) for parent in order]
-                    parameters[v] = {"table": cpd.values.transpose(*axes, -1)}
-                elif cpd.parents == order:
-                    parameters[v] = cpd.parameters
-            return parameters
+            parameters: Parameters = structure.initialize(data, random, "kmeans")
+            return parameters | given
 
-        if len(given) == len(structure.names):
-            return start(rng)
-        return start
+        return start(rng) if len(cpds) == len(structure.names) else start
 
     def _coords(self, structure: Network) -> dict[str, list[Any]]:
         return structure.coords(list(structure.names))

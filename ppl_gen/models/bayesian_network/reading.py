@@ -111,25 +111,6 @@ def declared_schema(
     return Schema(schema.container, tuple(columns)), coded
 
 
-def classes_of(y: Any) -> tuple[Any, ...] | None:
-    """States that y says of itself, in the order of scikit-learn's classes; None of text.
-
-    What y holds is states, whatever they are written as; numbers need no declaration. Those of
-    categories are sorted, since scikit-learn's metrics take the columns of probabilities so.
-    """
-    categories = getattr(getattr(y, "dtype", None), "categories", None)
-    if categories is None:
-        codes = np.asarray(y)
-        if codes.dtype.kind not in "iuf":
-            return None
-        return tuple(np.unique(codes[~np.isnan(codes)]).tolist())
-    own = list(categories)
-    try:
-        return tuple(sorted(s.item() if isinstance(s, np.generic) else s for s in own))
-    except TypeError:  # of several types
-        return None
-
-
 def named_by_place(schema: Schema, nodes: list[Any]) -> Schema:
     """Return the schema of an array with the names of the nodes that its columns are.
 

@@ -8,10 +8,11 @@ import numpy as np
 from sklearn.utils import ClassifierTags
 from sklearn.utils.validation import check_is_fitted
 
-from ppl_gen.data import is_frame, to_numpy
+from ppl_gen.data import is_frame
 from ppl_gen.estimator import GenerativeModel
 from ppl_gen.models.bayesian_network import reading
 from ppl_gen.models.bayesian_network.naming import listed
+from ppl_gen.models.bayesian_network.training import as_table
 from ppl_gen.structures.bayesian_network import Network
 from ppl_gen.structures.network_completion import draw_missing, fill
 
@@ -25,7 +26,7 @@ class NetworkRows(GenerativeModel):
     target: Any
 
     def _encode(self, X: Any) -> Array:
-        x = reading.encode(self.structure_, self.schema_, to_numpy(X))
+        x = reading.encode(self.structure_, self.schema_, as_table(X))
         self.structure_.check(x)
         return x
 
