@@ -36,7 +36,7 @@ from ppl_gen.structures.network_conditionals import (
     NodeConditional,
     Tabular,
 )
-from ppl_gen.structures.network_density import log_density
+from ppl_gen.structures.network_density import log_density, with_set_numbers
 from ppl_gen.structures.network_inference import NetworkEvidence, own_statistics
 from ppl_gen.structures.softmax_conditional import Softmax
 
@@ -219,12 +219,17 @@ class Network:
                 found.append((conditional, tuple(sorted(below))))
         return tuple(found)
 
-    def check(self, x: Array, asked: Sequence[int] = ()) -> None:
+    def check(self, x: Array, asked: Sequence[int] = (), instead: str = "") -> None:
         """Raise ValueError for rows (n, V) whose density is not to be had exactly.
 
         That is where a softmax depends on a number that is missing, and anything is known below
-        it, or `asked` of, or has soft evidence, which `asked` then names too.
+        it, or `asked` of, or has soft evidence, which `asked` then names too. The error says what
+        to do `instead`.
         """
+        instead = instead or (
+            "give its value, or ask query for method='likelihood_weighting' (impute for n_draws)"
+        )
+        x = with_set_numbers(self, x)
         for conditional, below in self.below:
             missing = np.isnan(x[:, conditional.regressors])
             rows = missing.any(axis=1)
@@ -234,8 +239,7 @@ class Network:
                 raise ValueError(
                     f"BayesianNetwork: {parent!r} is missing, a number on which the states of "
                     f"{self.names[conditional.node]!r} depend by a softmax, which has no exact "
-                    "integral over it; give its value, or ask query for "
-                    "method='likelihood_weighting' (impute for n_draws)"
+                    f"integral over it; {instead}"
                 )
 
     def evidence(
@@ -248,6 +252,7 @@ class Network:
         self, parameters: Parameters, x: Array, likelihoods: dict[int, Array] | None = None
     ) -> Iterator[tuple[Array, NetworkEvidence]]:
         """Yield what rows say, in parts of one pattern of gaps whose tables fit in memory."""
+        x = with_set_numbers(self, x)
         for rows in self._parts(np.isnan(x)):
             own = {
                 v: likelihood if np.ndim(likelihood) == 1 else likelihood[rows]

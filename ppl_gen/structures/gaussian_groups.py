@@ -63,7 +63,8 @@ class GaussianGroup:
         """Means and precision factors of the joint normal: (K, C), (K, C, C).
 
         A node's residual over its deviation is one whitened coordinate, so that the triangular
-        factor of the precision is read off the coefficients, and nothing is inverted.
+        factor of the precision is read off the coefficients, and nothing is inverted. A number that
+        was set is to be given: that it is this number, and no other, is not told here.
         """
         xp = array_namespace(parameters[str(self.nodes[0])]["intercept"])
         means: list[Array] = []
@@ -76,6 +77,8 @@ class GaussianGroup:
             taken = {}
             for name in ("intercept", "variance"):
                 taken[name] = _rows(xp, own[name], index, ())
+            if conditional.fixed is not None:  # at its mean, its own density is then one
+                taken["variance"] = xp.zeros_like(taken["variance"]) + 0.5 / math.pi
             coefficients = _rows(xp, own["coefficients"], index, (len(conditional.regressors),))
             mean = taken["intercept"]
             spread = xp.sqrt(taken["variance"])

@@ -8,6 +8,7 @@ import numpy as np
 from ppl_gen.engines.random_source import NumPyRandom
 from ppl_gen.structures.bayesian_network import Network
 from ppl_gen.structures.network_conditionals import Tabular
+from ppl_gen.structures.network_density import with_set_numbers
 
 Array = Any
 Parameters = dict[str, Any]
@@ -18,6 +19,7 @@ def fill(network: Network, draws: Sequence[Parameters], x: Array) -> Array:
 
     Draws weigh by p(x | draw) of what is observed.
     """
+    x = with_set_numbers(network, x)
     found = [network.evidence(draw, x) for draw in draws]
     log_weights = np.empty((len(draws), len(x)))
     for s, parts in enumerate(found):
@@ -50,6 +52,7 @@ def draw_missing(
     network: Network, parameters: Parameters, x: Array, rng: np.random.Generator
 ) -> Array:
     """Complete rows by a draw from the joint conditional of what is missing: (n, V)."""
+    x = with_set_numbers(network, x)
     completed = np.empty_like(x)
     for rows, part in network.evidence_by_part(parameters, x):
         completed[rows] = part.draw(rng)

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ppl_gen.algorithms.arrays import array_namespace, chosen
+from ppl_gen.algorithms.arrays import array_namespace, beside, chosen
 from ppl_gen.engines.base import RandomSource
 from ppl_gen.structures.softmax_conditional import Softmax
 
@@ -177,7 +177,8 @@ class LinearGaussian:
     proper : bool
         Whether EM maximises the posterior, too.
     fixed : (2,) or None
-        Mean and variance of a number that is set, which has no parents and no prior.
+        Mean and variance of a number that is set, which has no parents and no prior. That it is
+        this number is certain: the variance is only for those who ask for one.
     """
 
     kind: ClassVar[str] = "linear_gaussian"
@@ -231,10 +232,15 @@ class LinearGaussian:
         self, x: Array, intercept: Array, coefficients: Array, variance: Array
     ) -> Array:
         xp, mean = array_namespace(intercept, x), intercept
+        if self.fixed is not None:
+            same = x[:, self.node, None] == beside(x, self.fixed[:1])
+            zero = xp.zeros_like(x[:, self.node, None]) + xp.zeros_like(intercept)
+            return xp.where(same, zero, zero - math.inf)
         for place, regressor in enumerate(self.regressors):
             mean = mean + x[:, regressor, None] * coefficients[..., place]
         away = x[:, self.node, None] - mean
-        return -0.5 * (away * away / variance + xp.log(variance) + LOG_2PI)
+        with np.errstate(over="ignore"):  # so far off, there is no density
+            return -0.5 * (away * away / variance + xp.log(variance) + LOG_2PI)
 
     def statistics(self, parameters: Parameters, x: Array, shares: Array) -> Statistics:
         """Moments of (1, regressors, node) about the origin: (*sizes, C + 2, C + 2)."""
@@ -379,6 +385,8 @@ class LinearGaussian:
         mean = intercept
         for place, regressor in enumerate(self.regressors):
             mean = mean + x[regressor] * coefficients[:, place]
+        if self.fixed is not None:
+            return xp.broadcast_to(mean, (n_rows,))
         return mean + xp.sqrt(variance) * random.normal((n_rows,))
 
     def draw_posterior(
@@ -404,3 +412,10 @@ class LinearGaussian:
 
 
 NodeConditional = Tabular | LinearGaussian | Softmax
+
+
+def set_number(conditional: NodeConditional) -> float | None:
+    """Return the number that a node was set to, if it was."""
+    if isinstance(conditional, LinearGaussian) and conditional.fixed is not None:
+        return float(conditional.fixed[0])
+    return None

@@ -10,7 +10,7 @@ import numpy as np
 
 from ppl_gen.algorithms.arrays import array_namespace, beside, chosen, integers_beside
 from ppl_gen.algorithms.network_scan import IMPOSSIBLE, Factor, sum_out
-from ppl_gen.structures.network_conditionals import Tabular
+from ppl_gen.structures.network_conditionals import Tabular, set_number
 
 if TYPE_CHECKING:
     from ppl_gen.structures.bayesian_network import Network
@@ -20,6 +20,15 @@ Parameters = dict[str, Any]
 Scope = tuple[int, ...]
 
 
+def with_set_numbers(network: "Network", x: Array) -> Array:
+    """Return rows (n, V) that show the numbers which were set, where they lack them."""
+    known = [set_number(conditional) for conditional in network.conditionals]
+    if all(number is None for number in known):
+        return x
+    xp = array_namespace(x)
+    return xp.where(xp.isnan(x), beside(x, np.array(known, dtype=np.float64)), x)
+
+
 def log_density(
     network: "Network", parameters: Parameters, x: Array, node: int | None = None
 ) -> Array:
@@ -27,7 +36,7 @@ def log_density(
 
     Of a discrete `node`: jointly with each of its states, (n, size).
     """
-    xp = array_namespace(x)
+    xp, x = array_namespace(x), with_set_numbers(network, x)
     missing = xp.isnan(x)
     filled = xp.where(missing, xp.zeros_like(x), x)
     whole = beside(x, np.asarray(network.whole, dtype=np.float64)) > 0.0
@@ -66,11 +75,12 @@ def _factors(
     """Yield scopes and log tables: (*sizes), or (n, *sizes) where numbers matter."""
     xp = array_namespace(filled)
     for v, conditional in enumerate(network.conditionals):
-        if v in inside:
+        if v in inside and set_number(conditional) is None:
             continue
         table = conditional.log_table(parameters[str(v)], filled)
-        if isinstance(conditional, Tabular):
-            yield conditional.scope, xp.where(table < IMPOSSIBLE, IMPOSSIBLE + 0.0 * table, table)
+        if isinstance(conditional, Tabular) or set_number(conditional) is not None:
+            low = xp.zeros_like(table) + IMPOSSIBLE
+            yield conditional.scope, xp.where(table < IMPOSSIBLE, low, table)
             continue
         loose = [u for u in conditional.numbers if u in network.hidden]
         if loose:  # nothing is known below: any distribution sums to one

@@ -17,7 +17,12 @@ from ppl_gen.algorithms.junction_tree import LIKELY, Beliefs, JunctionTree
 from ppl_gen.algorithms.normal import conditional
 from ppl_gen.engines.random_source import NumPyRandom
 from ppl_gen.structures.gaussian_groups import GaussianGroup, GroupEvidence
-from ppl_gen.structures.network_conditionals import LinearGaussian, NodeConditional, Tabular
+from ppl_gen.structures.network_conditionals import (
+    LinearGaussian,
+    NodeConditional,
+    Tabular,
+    set_number,
+)
 
 if TYPE_CHECKING:
     from ppl_gen.structures.bayesian_network import Network
@@ -94,6 +99,7 @@ class NetworkEvidence:
         for left, logs in self._densities().items():
             top = self._top(left, logs, allowed)
             self._log_scale += top.reshape(-1)
+            top = np.where(np.isneginf(top), 0.0, top)
             if left:
                 self._logs[len(tables)] = logs - top
                 scopes.append(left)
@@ -119,7 +125,8 @@ class NetworkEvidence:
     def _group_evidence(self, group: GaussianGroup) -> GroupEvidence:
         codes, x = self.codes[:, group.boundary], self.x[:, group.nodes]
         joint = group.joint(self.parameters)
-        return GroupEvidence(group, joint, x, codes, self._open_of(group))
+        with np.errstate(over="ignore"):  # so far off, there is no density
+            return GroupEvidence(group, joint, x, codes, self._open_of(group))
 
     def _densities(self) -> dict[tuple[int, ...], Array]:
         """Log densities (n, *sizes) that the numbers give the open nodes, by these."""
@@ -131,7 +138,7 @@ class NetworkEvidence:
             found[left] = found[left] + cut if left in found else cut
 
         for v, own in enumerate(network.conditionals):
-            if not isinstance(own, Tabular) and v not in inside:
+            if not isinstance(own, Tabular) and (v not in inside or set_number(own) is not None):
                 x, known = self.numbers_of(own)
                 if isinstance(own, LinearGaussian) and not set(own.scope) & set(self.open):
                     place = self.place(own.scope)

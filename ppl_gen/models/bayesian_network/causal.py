@@ -48,8 +48,8 @@ from ppl_gen.structures.network_conditionals import LinearGaussian, Tabular
 
 Array = Any
 
-#: Deviation of a number that was set, over the least that it had given its parents: its density
-#: needs one, and its children must not feel it.
+#: Deviation of a number that was set, over the least that it had given its parents: its CPD and its
+#: program state one. Nothing else uses it.
 POINT = 1e-8
 #: The same over its size, below which rounding would tell it from itself.
 ROUNDING = 64.0 * float(np.finfo(np.float64).eps)
@@ -99,8 +99,10 @@ class CausalQueries(GenerativeModel):
         -------
         BayesianNetwork
             Without the arrows into those nodes, which are certain; all else as it was, with all
-            draws of its parameters. A number that is set keeps a deviation, 1e-8 of the one that it
-            had given its parents, or 1e-14 of its size where that is more.
+            draws of its parameters. A number that is set is known: rows need not show it, those
+            that show another have probability zero, and it adds nothing to a density. Its CPD
+            states a deviation, 1e-8 of the one that it had given its parents, or 1e-14 of its size
+            where that is more.
 
         Raises
         ------

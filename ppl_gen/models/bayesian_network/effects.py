@@ -175,22 +175,24 @@ def worth_of(
 
 def means_under(model: Any, x: int, y: int, values: Any, worth: Array | None) -> Array:
     """Mean of the outcome under each of two treatments, by draw: (2, S)."""
-    network, name = model.structure_, model.structure_.names[x]
-    found = []
+    names = model.structure_.names
+    name, found = names[x], []
     for value in values:
         mutilated = model.do({name: value})
-        # A softmax wants the number itself.
-        known = {} if network.sizes[x] else {x: float(value)}
+        own, row = mutilated.structure_, mutilated._row({}, {})
+        own.check(
+            row,
+            (y,),
+            f"compare do({{{name!r}: {value!r}}}).query({names[y]!r}, "
+            "method='likelihood_weighting') with that of the other value",
+        )
         if worth is not None:
-            joint = mutilated._joint((y,), {}, known, {})
+            joint = mutilated._joint((y,), {}, {}, {})
             found.append(joint @ worth / joint.sum(axis=1))
             continue
-        own = mutilated.structure_
         if not any(own.sizes[v] for v in ancestors(own.parents, [y])):
             found.append(_linear_means(own, mutilated.parameters_, y))
             continue
-        row = mutilated._row({}, known)
-        own.check(row, (y,))
         draws = np.linspace(0, model._n_draws - 1, min(model._n_draws, MAX_DRAWS)).astype(int)
         parts = [own.evidence(mutilated._draw(int(s)), row, {})[0][1] for s in draws]
         found.append(np.array([part.moments((y,))[0][0] for part in parts]))
