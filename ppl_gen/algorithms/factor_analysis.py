@@ -239,6 +239,8 @@ def _polished(objective: Callable[[Array], tuple[float, Array]], fit: Any, lowes
     """Go on by the gradient alone, which has digits left where the values have none."""
     x = fit.x
     free = (x > lowest) & (x < 0.0)
+    if not free.any():  # SciPy has no curvature where every variable is fixed
+        return x
     gradient = np.where(free, objective(x)[1], 0.0)
     for _ in range(20):
         step = np.where(free, fit.hess_inv.dot(gradient), 0.0)

@@ -124,7 +124,8 @@ def promax(loadings: Array, power: float = 4.0) -> Array:
     -------
     (L, L)
         T for ``loadings @ T``; the factors have the covariance ``inv(T) @ inv(T).T``, of unit
-        variances.
+        variances. The identity where the targets of the factors are collinear, as those of
+        loadings of lower rank are.
 
     References
     ----------
@@ -133,6 +134,11 @@ def promax(loadings: Array, power: float = 4.0) -> Array:
     """
     target = loadings * np.abs(loadings) ** (power - 1.0)
     oblique = np.linalg.lstsq(loadings, target, rcond=None)[0]
+    lengths = np.sqrt((oblique**2).sum(axis=0))
+    oblique = oblique / np.where(lengths > 0.0, lengths, 1.0)
+    sizes = np.linalg.svd(oblique, compute_uv=False)
+    if sizes[-1] <= 1e-8 * sizes[0]:
+        return np.eye(len(oblique))
     inverse = np.linalg.inv(oblique)
     scaled: Array = oblique * np.sqrt((inverse**2).sum(axis=1))
     return scaled

@@ -116,6 +116,14 @@ def test_promax_of_simple_structure_leaves_it():
     np.testing.assert_allclose(promax(SIMPLE), np.eye(L), atol=1e-12)
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_promax_of_fewer_factors_than_there_are(rank):
+    loadings = np.zeros((D, 2))
+    loadings[:, :rank] = RNG.normal(size=(D, rank))
+    found = simple_structure(loadings, "promax")
+    np.testing.assert_array_equal(found.oblique, np.eye(2))
+
+
 # -- one orientation -----------------------------------------------------------------------------
 
 

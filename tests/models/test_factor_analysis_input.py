@@ -56,6 +56,9 @@ def test_a_constant_column_is_told():
     ProbabilisticPCA(1).fit(x)  # the column shares the noise of the others
     with pytest.warns(RuntimeWarning, match="8 constant column"):
         ProbabilisticPCA(1).fit(np.ones((20, 8)))
+    with pytest.warns(RuntimeWarning, match="8 constant column"):
+        model = FactorAnalysis(2, rotation="promax").fit(np.ones((20, 8)))
+    np.testing.assert_allclose(model.loadings_, 0.0, atol=1e-6)
 
 
 def test_a_heywood_case_is_told_with_the_column():
