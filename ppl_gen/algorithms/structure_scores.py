@@ -357,9 +357,12 @@ class LocalScores:
         self._place = {int(v): place for place, v in enumerate(np.flatnonzero(~discrete))}
         z = np.ascontiguousarray(values[:, ~discrete].T)
         share = self.weights / self.total if self.weights is not None else 1.0 / self.total
+        constant = z.min(axis=1) == z.max(axis=1)
         z -= (z * share).sum(axis=1, keepdims=True)
         scale = np.sqrt((z**2 * share).sum(axis=1))
-        scale[scale == 0.0] = 1.0  # a constant column
+        constant |= scale == 0.0
+        # What rounding of the mean leaves of constant columns would correlate them.
+        z[constant], scale[constant] = 0.0, 1.0
         self.standardised: Floats = z / scale[:, None]
         self.log_scale: Floats = np.log(scale)
         self.correlation: Floats = (self.standardised * share) @ self.standardised.T

@@ -240,6 +240,14 @@ def test_collinear_and_constant_columns_have_finite_scores():
     assert scores.local(3, [2]) < scores.local(3, [])
 
 
+def test_constant_columns_tell_nothing_of_each_other():
+    # Means of these are rounded: what is left of the columns would be perfectly correlated.
+    values = np.tile([0.1, 0.3, 1e8 + 0.7], (200, 1))
+    scores = LocalScores(values, [0, 0, 0], BIC())
+    for v, u in itertools.permutations(range(3), 2):
+        assert scores.local(v, [u]) < scores.local(v, [])
+
+
 def test_a_single_row_is_scored():
     scores = LocalScores(np.array([[0.0, 1.0]]), [2, 3], BIC())
     assert scores.local(1, [0]) == 0.0
