@@ -425,8 +425,8 @@ class Network:
             for places, part in self.evidence_by_part(parameters, x[rows]):
                 possible = np.isfinite(part.log_evidence)[:, None]
                 log_evidence[rows][places] = part.log_evidence
-                for v, shares in zip(nodes, found, strict=True):
-                    shares[rows][places] = np.where(possible, part.marginal((v,)), 0.0)
+                for shares, own in zip(found, part.marginals(nodes), strict=True):
+                    shares[rows][places] = np.where(possible, own, 0.0)
 
         map_rows(chunk, len(x))
         return found, log_evidence

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from ppl_gen.algorithms.row_chunks import map_rows
 from ppl_gen.engines.random_source import NumPyRandom
 from ppl_gen.structures.bayesian_network import Network
 from ppl_gen.structures.network_conditionals import Tabular
@@ -18,43 +19,80 @@ def fill(network: Network, draws: Sequence[Parameters], x: Array) -> Array:
     """Complete rows by conditional means and likeliest states, over draws: (n, V).
 
     Draws weigh by p(x | draw) of what is observed.
+
+    Raises
+    ------
+    ValueError
+        If what a row shows has probability zero under all draws.
     """
     x = with_set_numbers(network, x)
-    found = [network.evidence(draw, x) for draw in draws]
-    log_weights = np.empty((len(draws), len(x)))
-    for s, parts in enumerate(found):
-        for rows, part in parts:
-            log_weights[s, rows] = part.log_evidence
-    weights = np.exp(log_weights - log_weights.max(axis=0))
-    weights /= weights.sum(axis=0)
-    filled = x.copy()
     missing = np.isnan(x)
     network.check(x, [int(v) for v in np.flatnonzero(missing.any(axis=0)) if network.sizes[v]])
-    for v in network.discrete:
-        if missing[:, v].any():
-            shares = np.zeros((len(x), network.sizes[v]))
-            for weight, parts in zip(weights, found, strict=True):
-                for rows, part in parts:
-                    shares[rows] += weight[rows, None] * part.marginal((v,))
-            filled[:, v] = np.where(missing[:, v], shares.argmax(axis=1), x[:, v])
-    for g, group in enumerate(network.groups):
-        mean = np.zeros((len(x), len(group.nodes)))
-        for weight, parts in zip(weights, found, strict=True):
-            for rows, part in parts:
-                if g in part.gaps:
-                    mean[rows] += weight[rows, None] * part.expected_numbers(g)
-        places = list(group.nodes)
-        filled[:, places] = np.where(missing[:, places], mean, x[:, places])
+    filled, possible = x.copy(), np.empty(len(x), dtype=bool)
+
+    def chunk(rows: slice) -> None:
+        filled[rows], possible[rows] = _filled(network, draws, x[rows])
+
+    map_rows(chunk, len(x))
+    _refuse_impossible(possible)
     return filled
+
+
+def _filled(network: Network, draws: Sequence[Parameters], x: Array) -> tuple[Array, Array]:
+    """Complete a few rows, and tell which of them are possible: sums over draws as they go."""
+    filled, missing = x.copy(), np.isnan(x)
+    nodes = [v for v in network.discrete if missing[:, v].any()]
+    groups = [g for g, own in enumerate(network.groups) if missing[:, own.nodes].any()]
+    shares = [np.zeros((len(x), network.sizes[v])) for v in nodes]
+    means = [np.zeros((len(x), len(network.groups[g].nodes))) for g in groups]
+    total, top = np.zeros(len(x)), np.full(len(x), -np.inf)  # of the weights, over exp(top)
+    for draw in draws:
+        for rows, part in network.evidence_by_part(draw, x):
+            possible = np.isfinite(part.log_evidence)
+            rows = rows[possible]
+            evidence = part.log_evidence[possible]
+            higher = np.maximum(top[rows], evidence)
+            kept, weight = np.exp(top[rows] - higher), np.exp(evidence - higher)
+            top[rows], total[rows] = higher, total[rows] * kept + weight
+            sums = list(zip(shares, part.marginals(nodes), strict=True))
+            inside = [(k, g) for k, g in enumerate(groups) if g in part.gaps]
+            sums += [(means[k], part.expected_numbers(g)) for k, g in inside]
+            for summed, own in sums:
+                summed[rows] = summed[rows] * kept[:, None] + own[possible] * weight[:, None]
+    for v, own in zip(nodes, shares, strict=True):
+        filled[:, v] = np.where(missing[:, v], own.argmax(axis=1), x[:, v])
+    some = total > 0.0
+    for g, own in zip(groups, means, strict=True):
+        places = list(network.groups[g].nodes)
+        mean = own / np.where(some, total, 1.0)[:, None]
+        filled[:, places] = np.where(missing[:, places], mean, x[:, places])
+    return filled, some
+
+
+def _refuse_impossible(possible: Array) -> None:
+    if not possible.all():
+        raise ValueError(
+            f"BayesianNetwork.impute: row {int(np.argmin(possible))} has probability zero under "
+            "the network; check it, or give the tables a prior (prior='bdeu')"
+        )
 
 
 def draw_missing(
     network: Network, parameters: Parameters, x: Array, rng: np.random.Generator
 ) -> Array:
-    """Complete rows by a draw from the joint conditional of what is missing: (n, V)."""
+    """Complete rows by a draw from the joint conditional of what is missing: (n, V).
+
+    Raises
+    ------
+    ValueError
+        If what a row shows has probability zero.
+    """
     x = with_set_numbers(network, x)
     completed = np.empty_like(x)
     for rows, part in network.evidence_by_part(parameters, x):
+        possible = np.ones(len(x), dtype=bool)
+        possible[rows] = np.isfinite(part.log_evidence)
+        _refuse_impossible(possible)
         completed[rows] = part.draw(rng)
     for conditional, below in network.below:
         # Nothing is known below a softmax whose numbers were missing: drawn from above.

@@ -201,6 +201,17 @@ class NetworkEvidence:
         moved[(np.arange(len(self.x)), *self.codes[:, [nodes[axis] for axis in seen]].T)] = inner
         return shares
 
+    def marginals(self, nodes: Sequence[int]) -> list[Array]:
+        """Probabilities of the states of each of some nodes, (n, size), in one go."""
+        inner = [v for v in nodes if v in self.open]
+        found: dict[int, Array] = {}
+        if inner:
+            assert self.beliefs is not None
+            tables = self.beliefs.marginals([(v,) for v in inner])
+            shapes = [(len(self.x), self.network.sizes[v]) for v in inner]
+            found = dict(zip(inner, map(np.broadcast_to, tables, shapes), strict=True))
+        return [found[v] if v in found else self.marginal((v,)) for v in nodes]
+
     def counts(self, scopes: Sequence[tuple[int, ...]], weights: Array | None) -> list[Array]:
         """Expected counts of the joint states of nodes that meet in a factor, each (*sizes)."""
         total = np.ones(len(self.x)) if weights is None else weights

@@ -47,6 +47,14 @@ class NetworkRows(GenerativeModel):
         -------
         (n,) array
             After a Bayesian fit, the log posterior predictive density.
+
+        Examples
+        --------
+        >>> import pandas as pd
+        >>> from ppl_gen.datasets import load_asia
+        >>> rows = pd.DataFrame({"xray": ["no", "yes"], "dysp": ["no", None]})
+        >>> load_asia().log_prob(rows).round(3)
+        array([-0.645, -2.205])
         """
         check_is_fitted(self)
         each = self._log_evidence_by_draw(self._encode(X))
@@ -57,17 +65,51 @@ class NetworkRows(GenerativeModel):
         return self.log_prob(X)
 
     def score(self, X: Any, y: Any = None) -> float:
-        """Mean log density of the rows; with `y`, the share of them that :meth:`predict` finds."""
+        """Mean log density of the rows; with `y`, the share of them that :meth:`predict` finds.
+
+        Examples
+        --------
+        >>> from ppl_gen.datasets import load_asia
+        >>> asia = load_asia()
+        >>> rows = asia.sample(100, random_state=0)
+        >>> bool(asia.score(rows) == asia.log_prob(rows).mean())
+        True
+        """
         if y is None:
             return float(self.log_prob(X).mean())
         return float((self.predict(X) == np.asarray(y)).mean())
 
     def aic(self, X: Any) -> float:
-        """Akaike's information criterion on X: the lower the better."""
+        """Akaike's information criterion on X: the lower the better.
+
+        Examples
+        --------
+        Smokers have bronchitis more often: with the arrow it is lower.
+
+        >>> import networkx as nx
+        >>> from ppl_gen import BayesianNetwork
+        >>> from ppl_gen.datasets import load_asia
+        >>> rows = load_asia().sample(500, random_state=0)[["smoke", "bronc"]]
+        >>> apart = nx.DiGraph()
+        >>> apart.add_nodes_from(rows)
+        >>> for graph in (apart, [("smoke", "bronc")]):
+        ...     print(round(BayesianNetwork(graph).fit(rows).aic(rows), 1))
+        1386.8
+        1347.6
+        """
         return -2.0 * float(self.log_prob(X).sum()) + 2.0 * self.structure_.n_free()
 
     def bic(self, X: Any) -> float:
-        """Schwarz's information criterion on X: the lower the better."""
+        """Schwarz's information criterion on X: the lower the better.
+
+        Examples
+        --------
+        >>> from ppl_gen import BayesianNetwork
+        >>> from ppl_gen.datasets import load_asia
+        >>> rows = load_asia().sample(500, random_state=0)[["smoke", "bronc"]]
+        >>> round(BayesianNetwork([("smoke", "bronc")]).fit(rows).bic(rows), 1)
+        1360.2
+        """
         log_prob = self.log_prob(X)
         return -2.0 * float(log_prob.sum()) + math.log(len(log_prob)) * self.structure_.n_free()
 
@@ -80,6 +122,15 @@ class NetworkRows(GenerativeModel):
             What it shows of the node itself is left out.
         node : name, optional
             By default the `target`; or else the one node with states that X does not have.
+
+        Examples
+        --------
+        >>> import pandas as pd
+        >>> from ppl_gen.datasets import load_asia
+        >>> rows = pd.DataFrame({"xray": ["no", "yes"], "smoke": ["no", "yes"]})
+        >>> load_asia().predict_proba(rows, "lung").round(3)
+        array([[0.   , 1.   ],
+               [0.646, 0.354]])
         """
         check_is_fitted(self)
         v = self._node_asked(X, node, "predict_proba")
@@ -118,6 +169,16 @@ class NetworkRows(GenerativeModel):
 
         Each node by itself, of rows that lack them all: see :meth:`map_query` for what is
         likeliest together.
+
+        Examples
+        --------
+        >>> import pandas as pd
+        >>> from ppl_gen.datasets import load_asia
+        >>> rows = pd.DataFrame({"xray": ["no", "yes"], "smoke": ["no", "yes"]})
+        >>> load_asia().predict(rows, ["lung", "bronc"])
+          lung bronc
+        0   no    no
+        1  yes   yes
         """
         check_is_fitted(self)
         several = isinstance(nodes, Iterable) and not isinstance(nodes, str)
@@ -194,6 +255,14 @@ class NetworkRows(GenerativeModel):
         Returns
         -------
         table of (n_samples, D), or the table and the hidden node (n_samples,) or nodes (a frame)
+
+        Examples
+        --------
+        >>> from ppl_gen.datasets import load_asia
+        >>> load_asia().sample(2, random_state=0)[["smoke", "lung", "xray"]]
+          smoke lung xray
+        0   yes   no   no
+        1   yes   no  yes
         """
         check_is_fitted(self)
         if not isinstance(n_samples, int | np.integer) or n_samples < 1:
@@ -241,6 +310,20 @@ class NetworkRows(GenerativeModel):
         Returns
         -------
         table of (n, D), or a list of `n_draws` tables
+            Frames have a new index, from 0.
+
+        Examples
+        --------
+        >>> import pandas as pd
+        >>> from ppl_gen.datasets import load_asia
+        >>> asia = load_asia()
+        >>> holed = pd.DataFrame({"smoke": ["yes", None], "bronc": [None, "yes"]})
+        >>> asia.impute(holed)
+          smoke bronc
+        0   yes   yes
+        1   yes   yes
+        >>> len(asia.impute(holed, n_draws=3, random_state=0))
+        3
         """
         check_is_fitted(self)
         if n_draws is not None and (not isinstance(n_draws, int | np.integer) or n_draws < 1):
@@ -249,7 +332,6 @@ class NetworkRows(GenerativeModel):
                 "of tables, at least 1"
             )
         x, network = self._encode(X), self.structure_
-        self._refuse_impossible(self._log_evidence_by_draw(x).max(axis=0) > -np.inf, "impute")
         shown = list(X.columns) if is_frame(X) else self.schema_.names
         schema = self.schema_.take(shown)
         if n_draws is None:
