@@ -14,7 +14,6 @@ from ppl_gen.inference.base import InferenceMethod
 from ppl_gen.inference.conjugate import Conjugate
 from ppl_gen.inference.em import EM
 from ppl_gen.models.bayesian_network import reading
-from ppl_gen.models.bayesian_network.bif import read_bif, write_bif
 from ppl_gen.models.bayesian_network.building import (
     as_graph,
     cpds_of,
@@ -28,7 +27,7 @@ from ppl_gen.models.bayesian_network.building import (
 )
 from ppl_gen.models.bayesian_network.causal import CausalQueries
 from ppl_gen.models.bayesian_network.cpd import ConditionalDistribution
-from ppl_gen.models.bayesian_network.cpds import cpd_from_tree
+from ppl_gen.models.bayesian_network.files import NetworkFiles
 from ppl_gen.models.bayesian_network.queries import Queries
 from ppl_gen.models.bayesian_network.rows import NetworkRows
 from ppl_gen.models.bayesian_network.training import (
@@ -50,7 +49,7 @@ Array = Any
 Parameters = dict[str, Any]
 
 
-class BayesianNetwork(NetworkRows, Queries, CausalQueries):
+class BayesianNetwork(NetworkRows, Queries, CausalQueries, NetworkFiles):
     """A Bayesian network: a directed acyclic graph, and each node's distribution given its parents.
 
     Nodes are categories, with a table, or a softmax where a parent is a number; or numbers, with a
@@ -247,35 +246,6 @@ class BayesianNetwork(NetworkRows, Queries, CausalQueries):
         check_is_fitted(self)
         return cpds_of(self.structure_, self._means())
 
-    @classmethod
-    def from_bif(cls, path: Any, **settings: Any) -> Self:
-        """Return the network of a BIF file, with its nodes and states in the file's order.
-
-        Parameters
-        ----------
-        path : path, open file, or the text itself
-            May be compressed by gzip.
-        **settings
-            Of the network.
-
-        Raises
-        ------
-        ValueError
-            If the file is malformed, with the number of the line.
-        """
-        graph, cpds = read_cpds(read_bif(path), None, None)
-        return cls(graph, cpds, **settings)
-
-    def to_bif(self, path: Any, name: str | None = None) -> None:
-        """Write the network to a BIF file; reading it gives the same numbers again.
-
-        Raises
-        ------
-        ValueError
-            If a node is a number, which the format has no words for.
-        """
-        write_bif(self.cpds_, path, **({} if name is None else {"name": name}))
-
     # -- fitting -------------------------------------------------------------------------------
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
@@ -300,6 +270,23 @@ class BayesianNetwork(NetworkRows, Queries, CausalQueries):
         ValueError, TypeError
             If the table, the graph, the states and the method do not go together. An earlier fit
             stays as it was.
+
+        Warns
+        -----
+        UserWarning
+            If columns of integers hold few values, which may be codes: they are taken as numbers,
+            unless `states` declares theirs.
+        RuntimeWarning
+            If a column of numbers is constant.
+
+        Examples
+        --------
+        >>> from ppl_gen import BayesianNetwork
+        >>> from ppl_gen.datasets import load_asia
+        >>> patients = load_asia().sample(500, random_state=0)[["smoke", "lung", "xray"]]
+        >>> network = BayesianNetwork([("smoke", "lung"), ("lung", "xray")], prior="bdeu")
+        >>> round(float(network.fit(patients).query("lung", {"xray": "yes"})["yes"]), 3)
+        0.527
         """
         before = dict(self.__dict__)
         try:
@@ -312,7 +299,7 @@ class BayesianNetwork(NetworkRows, Queries, CausalQueries):
         named = self.inference
         if isinstance(named, str) and named.lower() not in self.methods:
             raise ValueError(
-                f"{self._who}: inference is {named!r}; expected one of "
+                f"{self._who}: method: unknown {named!r}; expected one of "
                 f"{', '.join(map(repr, self.methods))}, or an object such as EM(); maximum "
                 "likelihood is 'em', without a prior"
             )
@@ -448,36 +435,3 @@ class BayesianNetwork(NetworkRows, Queries, CausalQueries):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
             return super()._mode(structure, data, rng)
-
-    # -- keeping -------------------------------------------------------------------------------
-
-    def to_tree(self) -> dict[str, Any]:
-        """Return the fitted model, less its posterior's diagnostics, as plain data."""
-        tree = super().to_tree()
-        params = tree["params"]
-        if hasattr(self.graph, "edges"):
-            graph = as_graph(self.graph)
-            edges = [[p, node] for node in graph for p in graph.predecessors(node)]
-            params["graph"] = {"nodes": list(graph.nodes), "edges": edges}
-        if self.cpds is not None:
-            _, cpds = read_cpds(self.cpds, self.graph_, reading.declared_states(self.states))
-            params["cpds"] = [cpd.to_tree() for cpd in cpds.values()]
-        return tree
-
-    @classmethod
-    def from_tree(cls, tree: dict[str, Any]) -> Self:
-        """Return the fitted model that :meth:`to_tree` gave."""
-        import networkx as nx
-
-        params = dict(tree["params"])
-        if isinstance(params["graph"], dict):
-            graph = nx.DiGraph()
-            graph.add_nodes_from(params["graph"]["nodes"])
-            graph.add_edges_from(params["graph"]["edges"])
-            params["graph"] = graph
-        if params["cpds"] is not None:
-            made = [cpd_from_tree(cpd) for cpd in params["cpds"]]
-            params["cpds"] = {cpd.node: cpd for cpd in made}
-        model = super().from_tree(tree | {"params": params})
-        model._publish()
-        return model
