@@ -36,7 +36,7 @@ from ppl_gen.structures.network_conditionals import (
     NodeConditional,
     Tabular,
 )
-from ppl_gen.structures.network_density import log_density, with_set_numbers
+from ppl_gen.structures.network_density import log_density, refuse_huge, with_set_numbers
 from ppl_gen.structures.network_inference import NetworkEvidence, own_statistics
 from ppl_gen.structures.softmax_conditional import Softmax
 
@@ -224,11 +224,12 @@ class Network:
 
         That is where a softmax depends on a number that is missing, and anything is known below
         it, or `asked` of, or has soft evidence, which `asked` then names too. The error says what
-        to do `instead`.
+        to do `instead`. And for numbers so large that they have no density.
         """
         instead = instead or (
             "give its value, or ask query for method='likelihood_weighting' (impute for n_draws)"
         )
+        refuse_huge(self, x)
         x = with_set_numbers(self, x)
         for conditional, below in self.below:
             missing = np.isnan(x[:, conditional.regressors])

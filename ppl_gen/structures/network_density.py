@@ -19,6 +19,9 @@ Array = Any
 Parameters = dict[str, Any]
 Scope = tuple[int, ...]
 
+#: Numbers past this have no density: their squares overflow, in units of most deviations.
+HUGE = 1e150
+
 
 def with_set_numbers(network: "Network", x: Array) -> Array:
     """Return rows (n, V) that show the numbers which were set, where they lack them."""
@@ -27,6 +30,17 @@ def with_set_numbers(network: "Network", x: Array) -> Array:
         return x
     xp = array_namespace(x)
     return xp.where(xp.isnan(x), beside(x, np.array(known, dtype=np.float64)), x)
+
+
+def refuse_huge(network: "Network", x: Array) -> None:
+    """Raise ValueError for rows (n, V) with numbers whose squares are past what doubles hold."""
+    huge = np.abs(x) > HUGE
+    if huge.any():
+        row, v = np.argwhere(huge)[0]
+        raise ValueError(
+            f"BayesianNetwork: {network.names[v]!r} is {x[row, v]:g}, whose square is past what "
+            f"doubles hold; expected a number within {HUGE:g}; check it, or its unit"
+        )
 
 
 def log_density(

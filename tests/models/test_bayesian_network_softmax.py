@@ -91,3 +91,35 @@ def test_tables_past_the_bound_are_refused_before_they_are_made():
         net.query(leaves[:24], {"x": 0.5})
     found = net.query(["h", "l0"], {"x": 0.5})
     np.testing.assert_allclose(found, [0.27, 0.03, 0.14, 0.56], rtol=1e-12)
+
+
+def test_numbers_too_far_off_are_refused_without_a_warning():
+    net = network()
+    frame = net.sample(1, random_state=0)
+    for value in (1e200, -1e300):
+        for ask in (
+            lambda v=value: net.query("d", {"x": v}),
+            lambda v=value: net.query("s", {"x": v}),
+            lambda v=value: net.map_query("d", {"x": v}),
+            lambda v=value: net.probability({"x": v}),
+            lambda v=value: net.query("d", {"x": v}, method="likelihood_weighting"),
+            lambda v=value: net.log_prob(frame.assign(x=v)),
+            lambda v=value: net.predict_proba(frame.assign(x=v), "d"),
+        ):
+            with pytest.raises(ValueError, match=r"'x' is -?1e\+[23]00, whose square is past"):
+                ask()
+    # Within doubles, but infinitely many deviations away.
+    narrow = BayesianNetwork(
+        cpds=[
+            TabularCPD("d", [0.5, 0.5], [], {"d": ["a", "b"]}),
+            LinearGaussianCPD("x", [0.0, 1.0], (), 1e-40, ["d"], {"d": ["a", "b"]}),
+            LinearGaussianCPD("y", 0.0, [1.0], 1e-40, ["x"]),
+        ]
+    )
+    for evidence in ({"x": 1e140}, {"y": 1e140}):
+        for ask in (narrow.query, narrow.map_query):
+            with pytest.raises(ValueError, match="may be further off than a density reaches"):
+                ask("d", evidence)
+        with pytest.raises(ValueError, match="may be further off than a density reaches"):
+            narrow.query("y" if "x" in evidence else "x", evidence)
+        assert narrow.probability(evidence, log=True) == -np.inf

@@ -9,6 +9,7 @@ from ppl_gen.algorithms import network_draws
 from ppl_gen.models.bayesian_network.reading import WHO
 from ppl_gen.structures.network_completion import weighted_draws
 from ppl_gen.structures.network_conditionals import Tabular
+from ppl_gen.structures.network_density import refuse_huge
 
 Array = Any
 
@@ -52,6 +53,7 @@ def query_by_draws(
     asked = [network.names[v] for v in targets if not network.sizes[v]]
     if asked:
         raise ValueError(f"{WHO}.query: {asked} are numbers, which method='exact' gives")
+    refuse_huge(network, model._row(codes, numbers))
     rng = model._rng() if random_state is None else np.random.default_rng(random_state)
     if method == "likelihood_weighting":
         rows, log_weights = weighted_draws(

@@ -474,11 +474,9 @@ class Queries(Naming, GenerativeModel):
         """Log probability of the evidence under every draw: (S,)."""
         row = self._row(codes, numbers)
         self.structure_.check(row, tuple(likelihoods))
-        each = [
-            self.structure_.evidence(self._draw(s), row, likelihoods)[0][1].log_evidence[0]
-            for s in range(self._n_draws)
-        ]
-        return np.array(each)
+        draws = (self._draw(s) for s in range(self._n_draws))
+        parts = [self.structure_.evidence(draw, row, likelihoods)[0][1] for draw in draws]
+        return np.array([part.log_evidence[0] for part in parts])
 
     def _row(self, codes: dict[int, int], numbers: dict[int, float]) -> Array:
         """Evidence as a row (1, V)."""
@@ -491,8 +489,10 @@ class Queries(Naming, GenerativeModel):
         """Return the error that evidence has probability zero."""
         network = self.structure_
         shown = {network.names[v]: (network.states[v] or ())[code] for v, code in codes.items()}
-        shown |= {network.names[v]: value for v, value in numbers.items()}
+        far = {network.names[v]: value for v, value in numbers.items()}
+        advice = "check it, or give the tables a prior (prior='bdeu')"
+        if far:
+            advice = f"{far} may be further off than a density reaches, or the wrong unit; {advice}"
         return ValueError(
-            f"{WHO}: the evidence {shown} has probability zero under the network; check it, or "
-            "give the tables a prior (prior='bdeu')"
+            f"{WHO}: the evidence {shown | far} has probability zero under the network; {advice}"
         )
