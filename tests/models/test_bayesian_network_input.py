@@ -163,6 +163,8 @@ def gap(frame):
         ({}, lambda f: pl.LazyFrame({"lung": ["yes"]}), TypeError, r"LazyFrame.*X.collect\(\)"),
         ({}, lambda f: pd.concat([f, f[["lung"]]], axis=1), ValueError, "'lung' twice"),
         ({}, lambda f: f.astype(str).to_numpy(), ValueError, "give a DataFrame"),
+        ({}, lambda f: f.astype(str).to_numpy().tolist(), ValueError, "give a DataFrame, whose"),
+        ({}, lambda f: f.astype(str).to_numpy(object), ValueError, "give a DataFrame, whose"),
         ({}, lambda f: np.zeros((9, 3)), ValueError, "array of 3 columns, and the graph has 8 no"),
         ({"prior": "x"}, None, ValueError, "prior is 'x'; expected None, 'bdeu', 'k2'"),
         ({"prior": 0.0}, None, ValueError, "prior is 0.0.*positive number"),
@@ -352,6 +354,8 @@ def test_evidence_is_a_mapping(asia, evidence):
 def test_files_have_paths(asia):
     with pytest.raises(TypeError, match="path is a NoneType; expected a path or an open"):
         asia.to_bif(None)
+    with pytest.raises(TypeError, match="source is a NoneType; expected a path, an open file"):
+        BayesianNetwork.from_bif(None)
 
 
 def test_text_in_an_array_needs_names(asia):
@@ -359,6 +363,11 @@ def test_text_in_an_array_needs_names(asia):
         asia.log_prob(np.array([["yes"] * 8]))
     with pytest.raises(TypeError, match=r"shape \(2, 3\)"):
         asia.log_prob(np.zeros((2, 3)))
+    for ask in (asia.log_prob, asia.predict, asia.predict_proba, asia.impute):
+        with pytest.raises(TypeError, match="X is a dict; give a DataFrame"):
+            ask({"lung": ["yes"]})
+        with pytest.raises(TypeError, match=r"LazyFrame.*give X.collect\(\)"):
+            ask(pl.LazyFrame({"lung": ["yes"]}))
 
 
 def test_intervals_are_shares_of_exact_answers(rows):

@@ -138,8 +138,12 @@ def _read(source: str | os.PathLike[str] | IO[str] | IO[bytes]) -> tuple[str, st
     elif isinstance(source, str | os.PathLike):
         where = f"{os.path.basename(source)}, "
         content = Path(source).read_bytes()
-    else:
+    elif hasattr(source, "read"):
         content = source.read()
+    else:
+        raise TypeError(
+            f"read_bif: source is a {type(source).__name__}; expected a path, an open file, or text"
+        )
     if isinstance(content, bytes):
         try:
             if content.startswith(b"\x1f\x8b"):

@@ -133,6 +133,7 @@ class NetworkRows(GenerativeModel):
                [0.646, 0.354]])
         """
         check_is_fitted(self)
+        X = as_table(X)
         v = self._node_asked(X, node, "predict_proba")
         return self._probabilities(X, [v])[0]
 
@@ -181,6 +182,7 @@ class NetworkRows(GenerativeModel):
         1  yes   yes
         """
         check_is_fitted(self)
+        X = as_table(X)
         several = isinstance(nodes, Iterable) and not isinstance(nodes, str)
         names = listed(nodes)
         asked = [self._node_asked(X, node, "predict") for node in names]

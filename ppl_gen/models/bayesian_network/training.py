@@ -36,10 +36,11 @@ def as_table(X: Any) -> Any:
 
 def refuse_text(X: Any) -> None:
     """Raise ValueError if an array has text: names of states go with names of columns."""
-    if is_frame(X) or not hasattr(X, "dtype") or np.dtype(X.dtype).kind not in "OUS":
+    array = np.asarray(X) if isinstance(X, list | tuple) else X
+    if is_frame(X) or getattr(getattr(array, "dtype", None), "kind", "f") not in "OUS":
         return
     try:
-        X.astype(np.float64)
+        array.astype(np.float64)
     except ValueError as error:
         raise ValueError(
             f"{WHO}.fit: X is an array with values that are not numbers ({error}); give a "
