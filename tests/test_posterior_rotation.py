@@ -46,6 +46,11 @@ def test_the_verdict_is_of_one_orientation():
     assert table["sd"].max() < 0.07
 
 
+def test_one_axis_may_be_named_alone():
+    draws, dims = {"loadings": RNG.normal(size=(1, 5, D, L))}, {"loadings": ["column", "factor"]}
+    assert Posterior(draws, method="nuts", dims=dims, rotatable="factor").rotatable == ("factor",)
+
+
 def test_what_rows_have_of_factors_turns_with_them():
     posterior = factor_posterior()
     found = posterior.relabel()

@@ -52,7 +52,7 @@ def infer(
     exchangeable : str, optional
         Axis of components whose order means nothing; verdict and summary are taken after
         relabelling.
-    rotatable : sequence of str, optional
+    rotatable : str or sequence of str, optional
         Axes of factors that a rotation leaves as likely, such as ``["factor"]``; verdict and
         summary are taken after the draws are rotated to one orientation.
     progress : bool, default True

@@ -51,7 +51,7 @@ class Posterior:
     exchangeable : str, optional
         The axis along which components may be permuted without changing the posterior.
         `summary` and `verdict` are then taken after :meth:`relabel`.
-    rotatable : sequence of str, optional
+    rotatable : str or sequence of str, optional
         Axes along which factors may be rotated without changing the posterior; treated alike.
     info : dict, optional
         What the method tells of the run: ``elapsed``, ``settings``, ``history``, ``pareto_k``...
@@ -104,7 +104,9 @@ class Posterior:
         self.sample_stats: Arrays = {k: np.asarray(v) for k, v in (sample_stats or {}).items()}
         self.dims = {name: list(axes) for name, axes in (dims or {}).items()}
         self.coords = {name: list(labels) for name, labels in (coords or {}).items()}
-        self.exchangeable, self.rotatable = exchangeable, tuple(rotatable)
+        # One name is a sequence too, of letters.
+        axes_of_factors = (rotatable,) if isinstance(rotatable, str) else rotatable
+        self.exchangeable, self.rotatable = exchangeable, tuple(axes_of_factors)
         self.info = dict(info or {})
         self._log_likelihood: Arrays | None = None
         self._omitted: list[str] = []
