@@ -6,6 +6,7 @@ integrated out of their group first (see ``gaussian_groups``). What is left open
 junction tree.
 """
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -223,12 +224,27 @@ class NetworkEvidence:
             by_row = total.sum(keepdims=True) if same else total
             counted = self.beliefs.expected_counts(open_, by_row)
             found.update(zip(open_, counted, strict=True))
-        for scope in scopes:
-            if scope not in found and any(v in self.open for v in scope):
-                found[scope] = np.tensordot(total, self.marginal(scope), axes=1)
-            elif scope not in found:
-                found[scope] = self._counted(scope, weights)
+        lefts = {scope: tuple(v for v in scope if v in self.open) for scope in scopes}
+        some = [scope for scope in scopes if scope not in found and lefts[scope]]
+        if some:
+            assert self.beliefs is not None
+            inside = list({lefts[scope]: None for scope in some})
+            shares = dict(zip(inside, self.beliefs.marginals(inside), strict=True))
+            found |= {scope: self._summed(scope, shares[lefts[scope]], total) for scope in some}
+        rest = [scope for scope in scopes if scope not in found]
+        found |= {scope: self._counted(scope, weights) for scope in rest}
         return [found[scope] for scope in scopes]
+
+    def _summed(self, scope: tuple[int, ...], inner: Array, weights: Array) -> Array:
+        """Sum the shares (n, ..) of a scope's open nodes by the states of the others."""
+        sizes, left = self.network.sizes, [v for v in scope if v in self.open]
+        seen = [v for v in scope if v not in self.open]
+        inner = np.broadcast_to(inner, (len(self.x), *(sizes[v] for v in left)))
+        place, cells = self.place(seen), math.prod(sizes[v] for v in seen)
+        by_cell = inner.reshape(len(self.x), -1).T * weights
+        counts = np.stack([np.bincount(place, own, cells) for own in by_cell])
+        table = counts.reshape([sizes[v] for v in (*left, *seen)])
+        return table.transpose([(*left, *seen).index(v) for v in scope])
 
     def _counted(self, scope: tuple[int, ...], weights: Array | None) -> Array:
         sizes = [self.network.sizes[v] for v in scope]
