@@ -33,3 +33,28 @@ def test_deviations_far_from_zero_keep_their_digits(level):
     # The mean is rounded at 1e-8, the square of which nothing feels.
     expected = np.sqrt(0.25 * 0.25 + 0.75 + 0.25 * 0.75)
     assert mixed.query("y").loc["y", "sd"] == pytest.approx(expected, rel=1e-7)
+
+
+def test_counts_are_the_sums_of_the_marginals_of_rows():
+    rng = np.random.default_rng(0)
+    names, sizes = "abcd", (2, 3, 2, 4)
+    parents = {"a": [], "b": ["a"], "c": ["b", "a"], "d": ["c", "a"]}
+    states = {n: list(range(size)) for n, size in zip(names, sizes, strict=True)}
+    cpds = []
+    for n in names:
+        shape = [len(states[p]) for p in parents[n]]
+        table = rng.dirichlet(np.ones(len(states[n])), size=shape or None)
+        cpds.append(TabularCPD(n, table, parents[n], {v: states[v] for v in (*parents[n], n)}))
+    net = BayesianNetwork(cpds=cpds)
+    network = net.structure_
+    scopes = [conditional.scope for conditional in network.conditionals]
+    for hidden in ((1,), (0, 2), (3,), (0, 1, 2, 3), ()):
+        x = network.draw_rows(net._draw(0), 50, rng)
+        x[:, hidden] = np.nan
+        part = network.evidence(net._draw(0), x)[0][1]
+        weights = rng.random(50)
+        for given in (weights, None):
+            by_row = np.ones(50) if given is None else given
+            for scope, found in zip(scopes, part.counts(scopes, given), strict=True):
+                expected = np.tensordot(by_row, part.marginal(scope), axes=1)
+                np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
