@@ -258,7 +258,8 @@ class HillClimb(_Search):
     them. A discrete node has no continuous parents: such edges are not searched. Rows must be
     complete, and more than the parents that are numbers. Many directions cannot be told from data;
     :func:`~ppl_gen.edge_confidence` says which. ``graph.graph["history"]`` has the score after
-    every move.
+    every move. Moves are of one edge at a time: parents that tell of a node only together, as in a
+    parity, are mostly missed, which `ExactSearch` finds.
 
     References
     ----------
