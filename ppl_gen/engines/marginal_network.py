@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ppl_gen.algorithms import network_scan as network
+from ppl_gen.algorithms.networks import scan as network
 from ppl_gen.engines.base import RandomSource
 from ppl_gen.engines.marginal import stacked_shape
 

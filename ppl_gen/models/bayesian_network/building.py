@@ -8,13 +8,13 @@ import numpy as np
 
 from ppl_gen.models.bayesian_network.cpd import ConditionalDistribution
 from ppl_gen.models.bayesian_network.cpds import LinearGaussianCPD, SoftmaxCPD, TabularCPD
-from ppl_gen.structures.bayesian_network import Network
-from ppl_gen.structures.network_conditionals import (
+from ppl_gen.structures.bayesian_network.conditionals import (
     LinearGaussian,
     NodeConditional,
     Tabular,
 )
-from ppl_gen.structures.softmax_conditional import Softmax
+from ppl_gen.structures.bayesian_network.network import Network
+from ppl_gen.structures.bayesian_network.softmax import Softmax
 from ppl_gen.table_reader import constant_columns
 
 if TYPE_CHECKING:

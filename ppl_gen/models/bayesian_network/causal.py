@@ -11,16 +11,16 @@ import numpy as np
 from scipy.special import ndtri
 from sklearn.utils.validation import check_is_fitted
 
-from ppl_gen.algorithms.adjustment import (
+from ppl_gen.algorithms.networks.adjustment import (
     back_door_sets,
     descendants,
     open_path,
     proper_back_door_graph,
 )
-from ppl_gen.algorithms.d_separation import ancestors, d_separated
-from ppl_gen.algorithms.effects import Contrast
-from ppl_gen.algorithms.front_door import front_door_sets
-from ppl_gen.algorithms.identification import (
+from ppl_gen.algorithms.networks.d_separation import ancestors, d_separated
+from ppl_gen.algorithms.networks.effects import Contrast
+from ppl_gen.algorithms.networks.front_door import front_door_sets
+from ppl_gen.algorithms.networks.identification import (
     Hedge,
     Term,
     adjustment_formula,
@@ -43,8 +43,8 @@ from ppl_gen.models.bayesian_network.effects import (
 )
 from ppl_gen.models.bayesian_network.naming import items_of, listed
 from ppl_gen.models.bayesian_network.reading import WHO, code_of, place_of
-from ppl_gen.structures.bayesian_network import Network
-from ppl_gen.structures.network_conditionals import LinearGaussian, Tabular
+from ppl_gen.structures.bayesian_network.conditionals import LinearGaussian, Tabular
+from ppl_gen.structures.bayesian_network.network import Network
 
 Array = Any
 

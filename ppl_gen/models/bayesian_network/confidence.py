@@ -9,7 +9,7 @@ import numpy.typing as npt
 from sklearn.utils import check_random_state
 from tqdm.auto import tqdm
 
-from ppl_gen.algorithms.structure_equivalence import essential_graph
+from ppl_gen.algorithms.networks.structure_equivalence import essential_graph
 from ppl_gen.models.bayesian_network.learners import GraphLearner, read_codes
 
 if TYPE_CHECKING:

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from ppl_gen.algorithms import network_draws
+from ppl_gen.algorithms.networks import draws as network_draws
 from ppl_gen.models.bayesian_network.reading import WHO
-from ppl_gen.structures.network_completion import weighted_draws
-from ppl_gen.structures.network_conditionals import Tabular
-from ppl_gen.structures.network_density import refuse_huge
+from ppl_gen.structures.bayesian_network.completion import weighted_draws
+from ppl_gen.structures.bayesian_network.conditionals import Tabular
+from ppl_gen.structures.bayesian_network.density import refuse_huge
 
 Array = Any
 

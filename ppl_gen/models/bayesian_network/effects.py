@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from ppl_gen.algorithms.d_separation import ancestors
-from ppl_gen.algorithms.effects import (
+from ppl_gen.algorithms.networks.d_separation import ancestors
+from ppl_gen.algorithms.networks.effects import (
     Contrast,
     formula_contrast,
     regression_contrast,
     standardised_contrast,
 )
-from ppl_gen.algorithms.identification import Term
+from ppl_gen.algorithms.networks.identification import Term
 from ppl_gen.models.bayesian_network.reading import WHO, code_of, place_of
-from ppl_gen.structures.bayesian_network import Network
-from ppl_gen.structures.network_conditionals import LinearGaussian
+from ppl_gen.structures.bayesian_network.conditionals import LinearGaussian
+from ppl_gen.structures.bayesian_network.network import Network
 
 Array = Any
 

@@ -10,10 +10,10 @@ import numpy.typing as npt
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 
-from ppl_gen.algorithms import structure_scores
-from ppl_gen.algorithms.structure_exact import exact_search
-from ppl_gen.algorithms.structure_scores import LocalScores, Score
-from ppl_gen.algorithms.structure_search import Constraints, Found, hill_climb
+from ppl_gen.algorithms.networks import structure_scores
+from ppl_gen.algorithms.networks.structure_exact import exact_search
+from ppl_gen.algorithms.networks.structure_scores import LocalScores, Score
+from ppl_gen.algorithms.networks.structure_search import Constraints, Found, hill_climb
 from ppl_gen.data import is_frame, read_frame
 from ppl_gen.models.bayesian_network.limits import (
     edge_array,
@@ -254,8 +254,8 @@ class HillClimb(_Search):
 
     Notes
     -----
-    The scores, in nats, the greater the better: :mod:`ppl_gen.algorithms.structure_scores` defines
-    them. A discrete node has no continuous parents: such edges are not searched. Rows must be
+    The scores, in nats, the greater the better: :mod:`ppl_gen.algorithms.networks.structure_scores`
+    defines them. A discrete node has no continuous parents: such edges are not searched. Rows must be
     complete, and more than the parents that are numbers. Many directions cannot be told from data;
     :func:`~ppl_gen.edge_confidence` says which. ``graph.graph["history"]`` has the score after
     every move. Moves are of one edge at a time: parents that tell of a node only together, as in a

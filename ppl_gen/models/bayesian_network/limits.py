@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ppl_gen.algorithms.structure_search import Constraints
+from ppl_gen.algorithms.networks.structure_search import Constraints
 
 __all__ = ["edge_array", "limits_of", "named_edges", "place_among", "refuse_circle"]
 

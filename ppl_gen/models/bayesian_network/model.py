@@ -40,7 +40,7 @@ from ppl_gen.models.bayesian_network.training import (
     warn_of_codes,
     with_target,
 )
-from ppl_gen.structures.bayesian_network import MAX_CELLS, Network
+from ppl_gen.structures.bayesian_network.network import MAX_CELLS, Network
 
 if TYPE_CHECKING:
     import networkx as nx

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ppl_gen.models.bayesian_network.reading import WHO, code_of, place_of
-from ppl_gen.structures.bayesian_network import Network
+from ppl_gen.structures.bayesian_network.network import Network
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from ppl_gen.algorithms.elimination import maximise
-from ppl_gen.algorithms.elimination_orders import Cost, elimination_cost, maximising_order
+from ppl_gen.algorithms.networks.elimination import maximise
+from ppl_gen.algorithms.networks.elimination_orders import Cost, elimination_cost, maximising_order
 from ppl_gen.estimator import GenerativeModel
 from ppl_gen.models.bayesian_network.drawn import query_by_draws
 from ppl_gen.models.bayesian_network.intervals import interval_frame
 from ppl_gen.models.bayesian_network.naming import Evidence, Naming, SoftEvidence, listed
 from ppl_gen.models.bayesian_network.reading import WHO, place_of
-from ppl_gen.structures.network_inference import mixed_moments
-from ppl_gen.structures.network_query import QueryPlan, WholePlan
+from ppl_gen.structures.bayesian_network.inference import mixed_moments
+from ppl_gen.structures.bayesian_network.query import QueryPlan, WholePlan
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ppl_gen.data import Column, Schema, encode_column, is_frame, is_missing
-from ppl_gen.structures.bayesian_network import Network
+from ppl_gen.structures.bayesian_network.network import Network
 
 Array = Any
 

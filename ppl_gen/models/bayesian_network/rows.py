@@ -13,8 +13,8 @@ from ppl_gen.estimator import GenerativeModel
 from ppl_gen.models.bayesian_network import reading
 from ppl_gen.models.bayesian_network.naming import listed
 from ppl_gen.models.bayesian_network.training import as_table
-from ppl_gen.structures.bayesian_network import Network
-from ppl_gen.structures.network_completion import draw_missing, fill
+from ppl_gen.structures.bayesian_network.completion import draw_missing, fill
+from ppl_gen.structures.bayesian_network.network import Network
 
 Array = Any
 

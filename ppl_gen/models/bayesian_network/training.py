@@ -10,7 +10,7 @@ from sklearn.utils.validation import check_consistent_length, column_or_1d
 
 from ppl_gen.data import Schema, is_frame, is_missing, to_numpy
 from ppl_gen.models.bayesian_network.reading import WHO
-from ppl_gen.structures.bayesian_network import Network
+from ppl_gen.structures.bayesian_network.network import Network
 
 Array = Any
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ppl_gen.algorithms.structure_scores import Likelihood, LocalScores
-from ppl_gen.algorithms.structure_search import (
+from ppl_gen.algorithms.networks.structure_scores import Likelihood, LocalScores
+from ppl_gen.algorithms.networks.structure_search import (
     Constraints,
     chow_liu,
     mutual_information,

@@ -1,0 +1,1 @@
+"""Bayesian networks over arrays: factors and their sums, graphs and what they tell, scores."""

@@ -1,0 +1,1 @@
+"""The Bayesian network: its conditionals, its exact inference, EM, draws and program."""
