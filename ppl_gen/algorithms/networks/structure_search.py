@@ -88,8 +88,9 @@ def mutual_information(scores: LocalScores, given: int | None = None) -> Floats:
     Parameters
     ----------
     scores : LocalScores
-        With the score `Likelihood` of ``structure_scores``: what v gains in log likelihood from u as a parent, over the number of rows, is their mutual information in the
-        empirical distribution; -1/2 log(1 - rho^2) for continuous ones.
+        With the score `Likelihood` of ``structure_scores``: what v gains in log likelihood from u
+        as a parent, over the number of rows, is their mutual information in the empirical
+        distribution; -1/2 log(1 - rho^2) for continuous ones.
     given : int, optional
         A node to condition on; its own row is zero.
     """

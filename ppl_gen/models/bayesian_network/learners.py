@@ -255,11 +255,11 @@ class HillClimb(_Search):
     Notes
     -----
     The scores, in nats, the greater the better: :mod:`ppl_gen.algorithms.networks.structure_scores`
-    defines them. A discrete node has no continuous parents: such edges are not searched. Rows must be
-    complete, and more than the parents that are numbers. Many directions cannot be told from data;
-    :func:`~ppl_gen.edge_confidence` says which. ``graph.graph["history"]`` has the score after
-    every move. Moves are of one edge at a time: parents that tell of a node only together, as in a
-    parity, are mostly missed, which `ExactSearch` finds.
+    defines them. A discrete node has no continuous parents: such edges are not searched. Rows must
+    be complete, and more than the parents that are numbers. Many directions cannot be told from
+    data; :func:`~ppl_gen.edge_confidence` says which. ``graph.graph["history"]`` has the score
+    after every move. Moves are of one edge at a time: parents that tell of a node only together,
+    as in a parity, are mostly missed, which `ExactSearch` finds.
 
     References
     ----------
