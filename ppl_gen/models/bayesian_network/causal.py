@@ -78,7 +78,7 @@ class CausalQueries(GenerativeModel):
         """The graph: that of the fit, or the one that is given, which needs none."""
         if hasattr(self, "structure_"):
             return Arrows(self.structure_.names, self.structure_.parents)
-        if self.graph is None or hasattr(self.graph, "learn_codes"):
+        if self.graph is None or isinstance(self.graph, str) or hasattr(self.graph, "learn_codes"):
             check_is_fitted(self)
         graph = as_graph(self.graph)
         place = {name: v for v, name in enumerate(graph)}

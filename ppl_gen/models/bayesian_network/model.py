@@ -28,6 +28,7 @@ from ppl_gen.models.bayesian_network.building import (
 from ppl_gen.models.bayesian_network.causal import CausalQueries
 from ppl_gen.models.bayesian_network.cpd import ConditionalDistribution
 from ppl_gen.models.bayesian_network.files import NetworkFiles
+from ppl_gen.models.bayesian_network.learners import ExactSearch, GraphLearner, HillClimb
 from ppl_gen.models.bayesian_network.queries import Queries
 from ppl_gen.models.bayesian_network.rows import NetworkRows
 from ppl_gen.models.bayesian_network.training import (
@@ -40,6 +41,7 @@ from ppl_gen.models.bayesian_network.training import (
     warn_of_codes,
     with_target,
 )
+from ppl_gen.models.bayesian_network.tree_learners import ChowLiu, TreeAugmented
 from ppl_gen.structures.bayesian_network.network import MAX_CELLS, Network
 
 if TYPE_CHECKING:
@@ -47,6 +49,15 @@ if TYPE_CHECKING:
 
 Array = Any
 Parameters = dict[str, Any]
+
+
+#: Learners that may be asked for by name.
+LEARNERS: dict[str, type[GraphLearner]] = {
+    "chow_liu": ChowLiu,
+    "tree_augmented": TreeAugmented,
+    "hill_climb": HillClimb,
+    "exact_search": ExactSearch,
+}
 
 
 class BayesianNetwork(NetworkRows, Queries, CausalQueries, NetworkFiles):
@@ -59,7 +70,8 @@ class BayesianNetwork(NetworkRows, Queries, CausalQueries, NetworkFiles):
     Parameters
     ----------
     graph : networkx.DiGraph, list of (parent, child), learner or None
-        A learner (`ChowLiu`, `TreeAugmented`, `HillClimb`, `ExactSearch`) finds the graph in
+        A learner (`ChowLiu`, `TreeAugmented`, `HillClimb`, `ExactSearch`), or its name
+        ("chow_liu", "tree_augmented", "hill_climb", "exact_search"), finds the graph in
         :meth:`fit`. None takes that of `cpds`.
     cpds : dict of node to TabularCPD, LinearGaussianCPD, SoftmaxCPD or array, optional
         With one for each node the network needs no fit; in a fit they are where EM starts.
@@ -160,8 +172,21 @@ class BayesianNetwork(NetworkRows, Queries, CausalQueries, NetworkFiles):
             self._take_cpds()
 
     @property
+    def _learner(self) -> Any:
+        """What finds the graph, an object or its name; None where the graph is given."""
+        if not isinstance(self.graph, str):
+            return self.graph if hasattr(self.graph, "learn_codes") else None
+        if self.graph not in LEARNERS:
+            raise ValueError(
+                f"{self._who}: graph is {self.graph!r}; expected a networkx.DiGraph, a list of "
+                f"(parent, child), a learner such as HillClimb(), or one of the names "
+                f"{list(LEARNERS)}"
+            )
+        return LEARNERS[self.graph]()
+
+    @property
     def _is_learner(self) -> bool:
-        return self.graph is None or hasattr(self.graph, "learn_codes")
+        return self.graph is None or self._learner is not None
 
     def _take_cpds(self) -> None:
         """Check the graph and the distributions; those of all nodes are a fit."""
@@ -378,9 +403,10 @@ class BayesianNetwork(NetworkRows, Queries, CausalQueries, NetworkFiles):
             return read_cpds(self.cpds, None, reading.declared_states(self.states))[0]
         sizes = [0 if states[name] is None else len(states[name]) for name in names]
         settings = {}
-        if hasattr(self.graph, "target") and self.graph.target is None:
+        learner = self._learner
+        if hasattr(learner, "target") and learner.target is None:
             settings["target"] = self.target
-        learned = self.graph.learn_codes(values, names, sizes, weights, rng, **settings)
+        learned = learner.learn_codes(values, names, sizes, weights, rng, **settings)
         graph = as_graph(learned)
         graph.graph.update(learned.graph)
         return graph

@@ -19,6 +19,7 @@ from ppl_gen import (
     BDeu,
     ChowLiu,
     Conjugate,
+    ExactSearch,
     HillClimb,
     TreeAugmented,
     load,
@@ -241,3 +242,20 @@ def test_the_score_of_a_learned_graph_is_kept(rows, learner, tmp_path):
     assert type(model.graph_score_) is float
     again = model.set_params(graph=model.graph_).fit(rows)
     assert not hasattr(again, "graph_score_")
+
+
+@pytest.mark.parametrize(
+    ("name", "learner"),
+    [
+        ("chow_liu", ChowLiu()),
+        ("tree_augmented", TreeAugmented()),
+        ("hill_climb", HillClimb()),
+        ("exact_search", ExactSearch()),
+    ],
+)
+def test_a_learner_may_be_asked_for_by_its_name(name, learner):
+    rows = load_asia().sample(300, random_state=0)[["smoke", "lung", "bronc", "dysp"]]
+    by_name, made = (
+        BayesianNetwork(graph, target="dysp", random_state=0).fit(rows) for graph in (name, learner)
+    )
+    assert list(by_name.graph_.edges) == list(made.graph_.edges)

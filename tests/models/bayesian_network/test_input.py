@@ -38,7 +38,7 @@ def rows(asia):
         (nx.MultiDiGraph([("a", "b")]), ValueError, "is a MultiDiGraph"),
         (nx.DiGraph(), ValueError, "the graph has no node"),
         ([], ValueError, "the graph has no node"),
-        ("ab", TypeError, "graph is a str; expected"),
+        ("ab", ValueError, "graph is .ab.; expected .* one of the names .*hill_climb"),
         (["ab", "cd"], TypeError, "graph is a list; expected a networkx.DiGraph, a list of pairs"),
         ([("a", "b", "c")], TypeError, "list of pairs"),
         ([(None, "b")], ValueError, "the graph has the node None, which is no name"),
