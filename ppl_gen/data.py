@@ -338,6 +338,10 @@ def encode_column(values: Any, column: Column, who: str) -> Matrix:
     if hasattr(values, "cat") and str(values.dtype) == "category":
         # Each category is looked up once, not each row.
         present, places = values.cat.categories.tolist(), values.cat.codes.to_numpy()
+        if present == list(column.categories):
+            encoded: Matrix = places.astype(np.float64)
+            encoded[places < 0] = np.nan
+            return encoded
         used = np.flatnonzero(np.bincount(places[places >= 0], minlength=1))
     else:
         present, places = _distinct(values.to_list())
@@ -353,7 +357,7 @@ def encode_column(values: Any, column: Column, who: str) -> Matrix:
                 "missing (None), or declare it beforehand as a pandas categorical"
             )
         table[place] = code
-    encoded: Matrix = table[places]
+    encoded = table[places]
     return encoded
 
 

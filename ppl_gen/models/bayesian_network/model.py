@@ -364,10 +364,12 @@ class BayesianNetwork(NetworkRows, Queries, CausalQueries, NetworkFiles):
                 f"{self._who}.fit: X has columns {strange} that are no nodes of the graph "
                 f"({list(graph)}); drop them, or add the nodes"
             )
-        x = np.full((len(rows), len(graph)), np.nan, order="F")
-        for v, name in enumerate(graph):
-            if name in schema.names:
-                x[:, v] = values[:, schema.names.index(name)]
+        x = values
+        if schema.names != list(graph):
+            x = np.full((len(rows), len(graph)), np.nan, order="F")
+            for v, name in enumerate(graph):
+                if name in schema.names:
+                    x[:, v] = values[:, schema.names.index(name)]
         check_target(self.target, states)
         warn_of_codes(schema, values, {*declared, *given_numbers(self.cpds)})
         network = network_of_rows(graph, states, x, self.prior, self.target, self.max_cells)

@@ -34,9 +34,11 @@ def with_set_numbers(network: "Network", x: Array) -> Array:
 
 def refuse_huge(network: "Network", x: Array) -> None:
     """Raise ValueError for rows (n, V) with numbers whose squares are past what doubles hold."""
-    huge = np.abs(x) > HUGE
+    numbers = [v for v, size in enumerate(network.sizes) if not size]
+    huge = np.abs(x[:, numbers]) > HUGE
     if huge.any():
-        row, v = np.argwhere(huge)[0]
+        row, place = np.argwhere(huge)[0]
+        v = numbers[int(place)]
         raise ValueError(
             f"BayesianNetwork: {network.names[v]!r} is {x[row, v]:g}, whose square is past what "
             f"doubles hold; expected a number within {HUGE:g}; check it, or its unit"

@@ -63,11 +63,15 @@ class NetworkEvidence:
     ) -> None:
         self.network, self.x = network, x
         missing = np.isnan(x)
-        whole = np.asarray(network.whole) & ~missing  # numbers may be past what integers hold
-        self.codes = np.where(whole, x, 0.0).astype(np.int64)
-        self.open = tuple(v for v in network.discrete if missing[:, v].any())
+        lacking = missing.any(axis=0)
+        whole = np.asarray(network.whole)
+        if whole.all() and not lacking.any():
+            self.codes = x.astype(np.int64)
+        else:  # numbers may be past what integers hold
+            self.codes = np.where(whole & ~missing, x, 0.0).astype(np.int64)
+        self.open = tuple(v for v in network.discrete if lacking[v])
         self.gaps = tuple(
-            g for g, group in enumerate(network.groups) if missing[:, group.nodes].any()
+            g for g, group in enumerate(network.groups) if lacking[list(group.nodes)].any()
         )
         self.tree: JunctionTree | None = None
         self.beliefs: Beliefs | None = None
