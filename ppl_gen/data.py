@@ -388,6 +388,8 @@ def _checked(values: Matrix, columns: tuple[Column, ...], who: str, *, training:
 
 def refuse_empty_columns(values: Array, names: list[Any], who: str) -> None:
     """Raise ValueError if a column has no value at all."""
+    if not np.isnan(values.sum()):  # nothing is missing
+        return
     empty = np.isnan(values).all(axis=0)
     if empty.any():
         place = int(np.flatnonzero(empty)[0])

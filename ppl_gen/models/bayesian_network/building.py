@@ -257,8 +257,8 @@ def network_of_rows(
     """
     names = list(graph)
     place = {name: v for v, name in enumerate(names)}
-    missing = np.isnan(x)
-    shown = ~missing.all(axis=0)
+    lacking = np.isnan(x).sum(axis=0) if np.isnan(x.sum()) else np.zeros(len(names), dtype=int)
+    shown = lacking < len(x)
     origin, scale = np.zeros(len(names)), np.ones(len(names))
     numbers = [v for v, name in enumerate(names) if states[name] is None and shown[v]]
     if numbers:
@@ -314,7 +314,7 @@ def network_of_rows(
         states=tuple(states[name] for name in names),
         conditionals=tuple(conditionals),
         parents=tuple(tuple(place[p] for p in graph.predecessors(name)) for name in names),
-        hidden=tuple(int(v) for v in np.flatnonzero(missing.any(axis=0))),
+        hidden=tuple(int(v) for v in np.flatnonzero(lacking)),
         latent_node=place.get(target, unseen[0] if len(unseen) == 1 else None),
         max_cells=max_cells,
     )

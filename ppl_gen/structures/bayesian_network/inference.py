@@ -62,19 +62,22 @@ class NetworkEvidence:
         likelihoods: dict[int, Array] | None = None,
     ) -> None:
         self.network, self.x = network, x
+        self.tree: JunctionTree | None = None
+        self.beliefs: Beliefs | None = None
+        self.open: tuple[int, ...] = ()
+        self.gaps: tuple[int, ...] = ()
+        whole = np.asarray(network.whole)
+        if parameters is None and whole.all() and not np.isnan(x.sum()):
+            self.codes = x.astype(np.int64)
+            return
         missing = np.isnan(x)
         lacking = missing.any(axis=0)
-        whole = np.asarray(network.whole)
-        if whole.all() and not lacking.any():
-            self.codes = x.astype(np.int64)
-        else:  # numbers may be past what integers hold
-            self.codes = np.where(whole & ~missing, x, 0.0).astype(np.int64)
+        # Numbers may be past what integers hold.
+        self.codes = np.where(whole & ~missing, x, 0.0).astype(np.int64)
         self.open = tuple(v for v in network.discrete if lacking[v])
         self.gaps = tuple(
             g for g, group in enumerate(network.groups) if lacking[list(group.nodes)].any()
         )
-        self.tree: JunctionTree | None = None
-        self.beliefs: Beliefs | None = None
         if parameters is None:  # complete rows are counted as they are
             return
         self.parameters = parameters

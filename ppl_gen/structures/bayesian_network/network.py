@@ -313,7 +313,7 @@ class Network:
 
     def is_one_pass(self, rows: Rows) -> bool:
         """Whether the statistics do not depend on the parameters: complete rows."""
-        return all(c.one_pass for c in self.conditionals) and not np.isnan(rows.values).any()
+        return all(c.one_pass for c in self.conditionals) and not np.isnan(rows.values.sum())
 
     def initialize(self, rows: Rows, rng: np.random.Generator, how: str) -> Parameters:
         """Start from the rows that show a node and all its parents, where there are any.
