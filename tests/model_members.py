@@ -219,7 +219,7 @@ SLOW = [
     ("naive_bayes", "svi"),
     ("hidden_markov", "svi"),
     ("bayesian_network", "svi"),
-    ("factor_analysis", "svi"),
+    *(("factor_analysis", m) for m in ("svi", "nuts")),
     ("mixture_of_factors", "svi"),
     ("mixture_of_factors", "nuts"),
     *(
