@@ -415,7 +415,7 @@ def test_digits_by_class():
 @pytest.mark.slow
 def test_the_posterior_is_known_up_to_rotation_and_no_further():
     x, loadings, noise = simulated(200)
-    method = NUTS(chains=4, warmup=300, draws=300)
+    method = NUTS(chains=4, warmup=500, draws=1000)
     model = FactorAnalysis(2, rotation="varimax", inference=method, random_state=0).fit(x)
     posterior = model.posterior_
     assert posterior.verdict.ok
