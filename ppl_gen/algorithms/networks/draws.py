@@ -25,7 +25,6 @@ from ppl_gen.algorithms.networks.scan import topological_order
 __all__ = [
     "DrawnTable",
     "GibbsDraws",
-    "ancestral",
     "chain_table",
     "effective_size",
     "gibbs",
@@ -42,32 +41,6 @@ _STARTS = 4096
 _ATTEMPTS = 16
 #: States of a Markov blanket for which `gibbs` keeps the conditional distribution of its node.
 _MERGED = 2**16
-
-
-def ancestral(parents: Parents, tables: Sequence[Array], n: int, rng: np.random.Generator) -> Codes:
-    """Draw from the joint distribution, each node given its parents.
-
-    Parameters
-    ----------
-    parents : sequence of V sequences of node numbers
-    tables : sequence of V arrays, each (*sizes of the parents, size)
-    n : int
-        Number of draws.
-    rng : numpy Generator
-
-    Returns
-    -------
-    integer array, shape (n, V)
-
-    Examples
-    --------
-    >>> rng = np.random.default_rng(0)
-    >>> rain, wet = np.array([0.8, 0.2]), np.array([[0.9, 0.1], [0.0, 1.0]])
-    >>> codes = ancestral([(), (0,)], [rain, wet], 1000, rng)
-    >>> bool((codes[codes[:, 0] == 1, 1] == 1).all())
-    True
-    """
-    return likelihood_weighting(parents, tables, {}, {}, n, rng)[0]
 
 
 def likelihood_weighting(

@@ -1,7 +1,6 @@
 """The Bayesian network as an estimator: fitted, asked, drawn from, kept."""
 
 import dataclasses
-import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -460,6 +459,4 @@ class BayesianNetwork(NetworkRows, Queries, CausalQueries, NetworkFiles):
         with_prior = structure.with_prior()
         if with_prior.is_one_pass(data):
             return with_prior.sites(with_prior.m_step(with_prior.complete_statistics(data)))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)
-            return super()._mode(structure, data, rng)
+        return super()._mode(structure, data, rng)
