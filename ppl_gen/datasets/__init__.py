@@ -7,6 +7,7 @@ says where every file is from.
 from collections.abc import Callable
 
 from ppl_gen.datasets.core import FOLDER, Dataset
+from ppl_gen.datasets.images import load_digits, load_mnist_5k
 from ppl_gen.datasets.networks import (
     load_alarm,
     load_asia,
@@ -25,7 +26,6 @@ from ppl_gen.datasets.sequences import (
 )
 from ppl_gen.datasets.tables import (
     load_adult,
-    load_digits,
     load_eight_schools,
     load_faithful,
     load_iris,
@@ -33,11 +33,13 @@ from ppl_gen.datasets.tables import (
     load_penguins,
 )
 from ppl_gen.datasets.text import load_ecclesiastes
+from ppl_gen.datasets.toys import Toy, make_checkerboard, make_eight_gaussians, make_two_moons
 
 __all__ = [
     "FOLDER",
     "LOADERS",
     "Dataset",
+    "Toy",
     "load_adult",
     "load_alarm",
     "load_asia",
@@ -53,11 +55,15 @@ __all__ = [
     "load_gnp",
     "load_iris",
     "load_low_dim_gauss_mix",
+    "load_mnist_5k",
     "load_nile",
     "load_penguins",
     "load_sachs",
     "load_survey",
     "make_casino",
+    "make_checkerboard",
+    "make_eight_gaussians",
+    "make_two_moons",
 ]
 
 #: Name -> loader of a table, for the command line.
@@ -68,6 +74,7 @@ LOADERS: dict[str, Callable[[], Dataset]] = {
     "low_dim_gauss_mix": load_low_dim_gauss_mix,
     "iris": load_iris,
     "digits": load_digits,
+    "mnist_5k": load_mnist_5k,
     "nile": load_nile,
     "earthquakes": load_earthquakes,
     "discoveries": load_discoveries,

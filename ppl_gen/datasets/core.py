@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
+Array = Any
+
 FOLDER = Path(__file__).parent
 
 
@@ -30,6 +32,8 @@ class Dataset:
         Who collected it, and where it was published.
     licence : str
         On what terms it may be used.
+    image_shape : tuple of int or None
+        (H, W) where each row is an image, its pixels in reading order.
     """
 
     name: str
@@ -38,6 +42,7 @@ class Dataset:
     description: str
     source: str
     licence: str
+    image_shape: tuple[int, ...] | None = None
 
     @property
     def X(self) -> pd.DataFrame:
@@ -59,6 +64,22 @@ class Dataset:
                 f"{list(self.frame.columns)}"
             )
         return self.frame[self.target]
+
+    @property
+    def images(self) -> Array:
+        """The rows as images; shape (n, H, W).
+
+        Raises
+        ------
+        ValueError
+            If the rows are no images.
+        """
+        if self.image_shape is None:
+            raise ValueError(
+                f"Dataset.images: the rows of {self.name} are no images; those of "
+                "load_digits() and load_mnist_5k() are"
+            )
+        return self.X.to_numpy().reshape(-1, *self.image_shape)
 
     def __repr__(self) -> str:
         rows, columns = self.frame.shape

@@ -168,38 +168,6 @@ def load_iris() -> Dataset:
     )
 
 
-def load_digits() -> Dataset:
-    """Handwritten digits: 1,797 images of 8 x 8 pixels.
-
-    Returns
-    -------
-    Dataset
-        64 columns ``pixel_row_column`` with values 0 to 16, and the target digit (0 to 9).
-
-    References
-    ----------
-    Alpaydin and Kaynak (1998), Optical recognition of handwritten digits, UCI Machine Learning
-    Repository.
-
-    Examples
-    --------
-    >>> load_digits().X.shape
-    (1797, 64)
-    """
-    from sklearn.datasets import load_digits as load
-
-    bunch = load(as_frame=True)
-    frame = bunch.data.assign(digit=bunch.target)
-    return Dataset(
-        name="digits",
-        frame=frame,
-        target="digit",
-        description="Handwritten digits as 8 x 8 pixels, each 0 (white) to 16 (black).",
-        source="Alpaydin and Kaynak (1998), UCI Machine Learning Repository; scikit-learn",
-        licence="CC-BY-4.0",
-    )
-
-
 def load_adult() -> Dataset:
     """Adult: who earns more than 50,000 dollars a year, of 30,162 people, all columns in classes.
 
