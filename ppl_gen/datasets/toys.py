@@ -82,7 +82,7 @@ def make_eight_gaussians(n: int = 2000, random_state: int | None = 0) -> Toy:
     >>> toy = make_eight_gaussians(5000)
     >>> toy
     Toy('eight_gaussians', 5000 points, entropy=1.698 nats)
-    >>> round(-toy.log_prob(toy.X).mean(), 1)
+    >>> round(float(-toy.log_prob(toy.X).mean()), 1)
     1.7
     """
     rng = _generator("make_eight_gaussians", n, random_state)
@@ -172,7 +172,7 @@ def make_two_moons(n: int = 2000, random_state: int | None = 0) -> Toy:
     Examples
     --------
     >>> make_two_moons(5000)
-    Toy('two_moons', 5000 points, entropy=1.007 nats)
+    Toy('two_moons', 5000 points, entropy=1.008 nats)
     """
     from sklearn.datasets import make_moons
 
