@@ -109,8 +109,23 @@ class Model:
     classes: bool = True
     #: Shape of what is latent of each row drawn.
     latent: tuple[int, ...] = ()
+    #: What is latent of rows can be asked for as they are drawn.
+    latents: bool = True
     #: The program's likelihood is by row, or sequence, as `log_prob` is.
     by_item: bool = True
+    #: Gaps are marginalised.
+    missing: bool = True
+    #: The model is a network, whose weights are known by a point.
+    deep: bool = False
+    #: What kind of number `log_prob` gives.
+    density: str = "exact"
+    #: To what two ways to a log density agree, relatively: rounding in float64.
+    rounding: float = 1e-12
+
+    @property
+    def point(self) -> str:
+        """The first method that gives a point."""
+        return next(m for m in self.methods if self.deep or m == "em")
 
 
 MODELS = {
@@ -191,7 +206,9 @@ MODELS = {
         methods=("conjugate", "em", "svi", "nuts"),
         site=("coefficients", "column"),
         classes=False,
+        latents=False,
         by_item=False,
+        missing=False,
     ),
     "factor_analysis": Model(
         # The default prior keeps noises away from the floor, of which there is a warning.
