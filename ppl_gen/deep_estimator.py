@@ -4,6 +4,7 @@ A model says what its network takes of the data (`_facts`) and builds it (`_modu
 here. Rows are tables of (n, D), or images of (n, H, W) or (n, H, W, C), which are flat inside.
 """
 
+import copy
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,13 +25,7 @@ from ppl_gen.engines.devices import resolve_device
 from ppl_gen.estimator import GenerativeModel
 from ppl_gen.inference.base import ONE_AT_A_TIME, InferenceMethod
 from ppl_gen.neural.density import DensityModule
-from ppl_gen.structures.network import (
-    Network,
-    as_tensor,
-    check_modules,
-    described,
-    shapes_of,
-)
+from ppl_gen.structures.network import Network, as_tensor, check_modules, described, shapes_of
 
 Array = Any
 Tensors = dict[str, torch.Tensor]
@@ -84,6 +79,11 @@ class DeepModel(DensityMixin, GenerativeModel):  # type: ignore[misc]
     def _whole(self, facts: dict[str, Any]) -> bool:
         """Tell whether draws are whole numbers."""
         return False
+
+    def _own(self, name: str) -> torch.nn.Module:
+        """Return a copy of a network of the user's own, which a fit leaves as it was."""
+        module: torch.nn.Module = copy.deepcopy(getattr(self, name))
+        return module
 
     # -- fitting -------------------------------------------------------------------------------
 
@@ -196,12 +196,8 @@ class DeepModel(DensityMixin, GenerativeModel):  # type: ignore[misc]
     def _description(self) -> dict[str, Any]:
         """What a checkpoint of this training must agree with."""
         settings = self.get_params(deep=False)
-        for name in ("inference", "device"):
-            settings.pop(name, None)
-        return {
-            "model": self._who,
-            "settings": {name: described(value) for name, value in sorted(settings.items())},
-        }
+        counted = sorted(settings.keys() - {"inference", "device"})
+        return {"model": self._who, **{name: described(settings[name]) for name in counted}}
 
     def _torch_dtype(self) -> torch.dtype:
         """Float type of the weights: float32, unless `dtype` says otherwise."""
