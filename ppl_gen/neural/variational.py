@@ -1,0 +1,205 @@
+"""The variational autoencoder as a torch module, with its Pyro model and guide."""
+
+import math
+
+import pyro
+import torch
+from pyro.distributions import TorchDistribution
+from pyro.poutine import runtime
+from torch import Tensor, nn
+
+from ppl_gen.neural.amortised import AmortisedPosterior
+from ppl_gen.neural.density import DensityModule
+from ppl_gen.neural.likelihoods import Likelihood
+
+__all__ = ["N_DRAWS", "VariationalAutoencoder"]
+
+#: Draws of the guide that a log density is estimated of, where it is not said how many.
+N_DRAWS = 100
+
+#: Numbers that the decoder puts out at a time where a row has many codes: some 16 MB.
+AT_ONCE = 2**22
+
+
+class VariationalAutoencoder(DensityModule):
+    """A latent code z for each row, a decoder to the row, and an encoder back.
+
+    ``z ~ prior``, ``x ~ likelihood(decoder(z, context))``; the guide is
+    ``z ~ posterior(encoder(x, context))`` [1]_. Entries that are NaN are missing: the likelihood
+    leaves them out, and the encoder is given zeros, which stand for nothing [2]_.
+
+    Parameters
+    ----------
+    width : int
+        Entries D of a row.
+    likelihood : Likelihood
+        With P outputs and F features for each entry.
+    encoder : Module
+        (n, D F [+ D] [+ C]) -> (n, posterior.n_parameters): features by entry, of each entry
+        whether it is there (if `gaps`), and the context.
+    decoder : Module
+        (..., L [+ C]) -> (..., D P), outputs by entry.
+    posterior : AmortisedPosterior
+    prior : Module
+        With ``dist()``: a Pyro distribution over codes, event (L,).
+    latent_dim : int
+        Latents L.
+    context_width : int
+        Entries C of a row's context; 0 where there is none.
+    gaps : bool
+        The rows to train on have gaps, and the encoder is told where.
+    beta : float
+        Weight of the KL divergence in the loss that trains [3]_.
+    free_bits : float
+        Nats of each latent that training does not hold down [4]_, equation 15.
+
+    References
+    ----------
+    .. [1] Kingma, D. P. and Welling, M. (2014). Auto-encoding variational Bayes. ICLR.
+    .. [2] Mattei, P.-A. and Frellsen, J. (2019). MIWAE: deep generative modelling and imputation
+       of incomplete data sets. ICML, section 2.2.
+    .. [3] Higgins, I. et al. (2017). beta-VAE. ICLR, equation 4.
+    .. [4] Kingma, D. P. et al. (2016). Improved variational inference with inverse autoregressive
+       flow. NeurIPS, arXiv:1606.04934.
+    .. [5] Burda, Y., Grosse, R. and Salakhutdinov, R. (2016). Importance weighted autoencoders.
+       ICLR, arXiv:1509.00519.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        likelihood: Likelihood,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        posterior: AmortisedPosterior,
+        prior: nn.Module,
+        latent_dim: int,
+        context_width: int = 0,
+        gaps: bool = False,
+        beta: float = 1.0,
+        free_bits: float = 0.0,
+    ) -> None:
+        super().__init__(width, context_width)
+        self.likelihood, self.posterior, self.latent_prior = likelihood, posterior, prior
+        self.encoder, self.decoder = encoder, decoder
+        self.latent_dim, self.gaps = latent_dim, gaps
+        self.beta, self.free_bits = beta, free_bits
+
+    # -- the parts -----------------------------------------------------------------------------
+
+    def prior(self) -> TorchDistribution:
+        """Distribution of a code: event (L,)."""
+        found: TorchDistribution = self.latent_prior.dist()  # type: ignore[operator]
+        return found
+
+    def encode(self, x: Tensor, context: Tensor | None = None) -> TorchDistribution:
+        """The guide's distribution of the codes of rows: (n, D) -> batch (n,), event (L,)."""
+        observed = self._observed(x)
+        features = self.likelihood.features(x)
+        if observed is not None:
+            features = features.masked_fill(~observed.unsqueeze(-1), 0.0)
+        parts = [features.flatten(-2)]
+        if self.gaps and observed is not None:
+            parts.append(observed.to(x.dtype))
+        if context is not None:
+            parts.append(context)
+        found: TorchDistribution = self.posterior(self.encoder(_joined(parts)))
+        return found
+
+    def decode(
+        self, z: Tensor, context: Tensor | None = None, observed: Tensor | None = None
+    ) -> TorchDistribution:
+        """Distribution of rows, of their codes: (..., L) -> batch (...), event (D,).
+
+        `observed`, (..., D), leaves entries out of the density where it is false.
+        """
+        entries = self.likelihood.dist(self.outputs(z, context))
+        return (entries if observed is None else entries.mask(observed)).to_event(1)
+
+    def outputs(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """What the decoder puts out: (..., L) -> (..., D, P)."""
+        parts = [z] if context is None else [z, context.expand(*z.shape[:-1], -1)]
+        found: Tensor = self.decoder(_joined(parts))
+        return found.unflatten(-1, (self.width, self.likelihood.n_outputs))
+
+    def _observed(self, x: Tensor) -> Tensor | None:
+        # Rows without gaps are trained on without looking for any.
+        return None if self.training and not self.gaps else ~x.isnan()
+
+    # -- the programs --------------------------------------------------------------------------
+
+    def model(
+        self, x: Tensor | None = None, context: Tensor | None = None, n: int | None = None
+    ) -> Tensor:
+        """Run as a Pyro program: codes at the site "z", rows at the site "x"."""
+        self._register()
+        observed = None
+        if x is not None:
+            observed, n = self._observed(x), len(x)
+            if observed is not None:
+                x = x.masked_fill(~observed, 0.0)
+        elif n is None:
+            n = len(context)  # type: ignore[arg-type]
+        with pyro.plate("row", n, dim=-1):
+            z = pyro.sample("z", self.prior())
+            rows: Tensor = pyro.sample("x", self.decode(z, context, observed), obs=x)
+        return rows
+
+    def guide(
+        self, x: Tensor | None = None, context: Tensor | None = None, n: int | None = None
+    ) -> Tensor:
+        """Run as a Pyro guide of :meth:`model`, of rows that are given."""
+        if x is None:
+            raise ValueError("guide: there are no rows x; the guide is of the codes of given rows")
+        self._register()
+        with pyro.plate("row", len(x), dim=-1):
+            z: Tensor = pyro.sample("z", self.encode(x, context))
+        return z
+
+    # -- density and draws ---------------------------------------------------------------------
+
+    def log_weights(
+        self, x: Tensor, context: Tensor | None = None, n_draws: int = N_DRAWS
+    ) -> Tensor:
+        """Log importance weights ``p(x, z) / q(z | x)`` of draws of the guide: (n, n_draws).
+
+        The mean of the weights of a row estimates its density without bias, and the logarithm of
+        that mean bounds the log density from below in expectation [5]_, equation 8.
+        """
+        observed = self._observed(x)
+        filled = x if observed is None else x.masked_fill(~observed, 0.0)
+        guide, prior = self.encode(x, context), self.prior()
+        at_once = max(1, AT_ONCE // max(1, x.numel() * self.likelihood.n_outputs))
+        found = []
+        for first in range(0, n_draws, at_once):
+            z = guide.rsample((min(at_once, n_draws - first),))
+            rows = self.decode(z, context, observed).log_prob(filled)
+            found.append(rows + prior.log_prob(z) - guide.log_prob(z))
+        return torch.cat(found).T
+
+    def log_prob(self, x: Tensor, context: Tensor | None = None, n_draws: int = N_DRAWS) -> Tensor:
+        """Log density of each row by importance sampling, a lower bound in expectation: (n,)."""
+        return self.log_weights(x, context, n_draws).logsumexp(-1) - math.log(n_draws)
+
+    def sample(self, n: int, context: Tensor | None = None) -> Tensor:
+        """Draw n rows: (n, D)."""
+        return self.sample_joint(n, context)[1]
+
+    def sample_joint(self, n: int, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Draw n codes and their rows: (n, L) and (n, D)."""
+        with torch.no_grad():
+            z = self.prior().sample((n,))
+            return z, self.decode(z, context).sample()
+
+    def centre(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """Mean of the rows of codes; the mode where entries are labels: (..., L) -> (..., D)."""
+        return self.likelihood.centre(self.outputs(z, context))
+
+    def _register(self) -> None:
+        """Tell Pyro's own SVI the weights, while it collects them: nobody else pays for it."""
+        if any(getattr(handler, "param_only", False) for handler in runtime._PYRO_STACK):
+            pyro.module(f"{type(self).__name__}_{id(self)}", self)
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
