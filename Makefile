@@ -41,12 +41,16 @@ $(VENV)/.core $(VENV)/.dev $(VENV)/.docs $(VENV)/.bench: $(SETTINGS) | $(BIN)/py
 demo: $(VENV)/.core
 	$(BIN)/python -m ppl_gen.demo
 
+# A file of tests goes to one worker, which shares the fits within it.
+WORKERS ?= auto
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
 # Lint first: it is quick, and its findings make the longer test run pointless.
 test: lint
-	$(BIN)/python -m pytest --cov=ppl_gen --cov-report=term:skip-covered --cov-fail-under=90
+	$(PYTEST) --cov=ppl_gen --cov-report=term:skip-covered --cov-fail-under=90
 
 test-slow: $(VENV)/.dev
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
