@@ -18,7 +18,13 @@ __all__ = ["METHODS", "ONE_AT_A_TIME", "InferenceMethod", "outline_quietly", "re
 ONE_AT_A_TIME = threading.RLock()
 
 #: Lower-case name -> public class.
-METHODS = {"em": "EM", "nuts": "NUTS", "svi": "SVI", "conjugate": "Conjugate"}
+METHODS = {
+    "em": "EM",
+    "nuts": "NUTS",
+    "svi": "SVI",
+    "conjugate": "Conjugate",
+    "maximum_likelihood": "MaximumLikelihood",
+}
 
 
 class InferenceMethod(BaseEstimator):  # type: ignore[misc]

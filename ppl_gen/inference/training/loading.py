@@ -1,0 +1,151 @@
+"""Minibatches: arrays by row to tensors, in an order that follows from the seed and the epoch."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from ppl_gen.inference.training.objective import Batch
+
+__all__ = ["Loading", "as_rows", "split"]
+
+Rows = NDArray[np.int64]
+
+
+def as_rows(data: Mapping[str, Any], who: str) -> dict[str, NDArray[Any]]:
+    """Check arrays that have one common first axis; memory maps stay on the disk.
+
+    Raises
+    ------
+    ValueError
+        If there is no "x", a length differs, there are no rows, or weights are negative.
+    TypeError
+        If an array does not hold numbers.
+    """
+    if "x" not in data:
+        raise ValueError(f"{who}: the data are {', '.join(data) or 'empty'}; expected an array 'x'")
+    arrays = {name: np.asarray(array) for name, array in data.items()}
+    n = len(arrays["x"]) if arrays["x"].ndim else 0
+    if n == 0:
+        raise ValueError(f"{who}: x has no rows; expected one at least")
+    for name, array in arrays.items():
+        if array.dtype.kind not in "fiub":
+            raise TypeError(f"{who}: {name} is of {array.dtype}; expected numbers")
+        if array.ndim == 0 or len(array) != n:
+            raise ValueError(
+                f"{who}: {name} has the shape {array.shape}, but x has {n} rows; expected one "
+                "entry for each"
+            )
+    weight = arrays.get("weight")
+    if weight is not None and not (np.isfinite(weight).all() and (weight >= 0).all()):
+        raise ValueError(f"{who}: weight has negative or infinite entries; expected 0 or more")
+    return arrays
+
+
+def split(n: int, share: float | None, seed: int, who: str) -> tuple[Rows, Rows]:
+    """Return the rows to train on, and those to validate on (none where `share` is None)."""
+    if share is None:
+        return np.arange(n), np.arange(0)
+    n_validation = max(1, round(share * n))
+    if n_validation >= n:
+        raise ValueError(
+            f"{who}: validation={share} of {n} rows leaves none to train on; expected more rows, "
+            "or validation=None"
+        )
+    order = np.random.default_rng([seed, 0]).permutation(n)
+    return np.sort(order[n_validation:]), np.sort(order[:n_validation])
+
+
+class Loading:
+    """Batches of some rows of the data, as tensors on a device.
+
+    Parameters
+    ----------
+    arrays : dict of arrays (n, ...)
+    rows : (m,) array of int
+        Those to take.
+    batch_size : int
+        Rows of a batch, at most; batches are of nearly equal size.
+    device, dtype
+        Of the tensors; the dtype is that of floats, and whole numbers become int64.
+    rank, processes : int
+        Which share of every batch to take, of how many.
+    """
+
+    def __init__(
+        self,
+        arrays: Mapping[str, NDArray[Any]],
+        rows: Rows,
+        batch_size: int,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        rank: int = 0,
+        processes: int = 1,
+    ) -> None:
+        arrays = dict(arrays)
+        if "weight" in arrays:
+            arrays["weight"] = arrays["weight"] / arrays["weight"][rows].mean()
+        self.rows, self.device, self.dtype = rows, device, dtype
+        self.rank, self.processes = rank, processes
+        self.n_batches = -(-len(rows) // batch_size)
+        self._sampler = _Batches()
+        self._loader: DataLoader[Batch] = DataLoader(
+            _Arrays(arrays, rows),
+            sampler=self._sampler,
+            batch_size=None,
+            collate_fn=_as_it_is,
+            pin_memory=device.type == "cuda",
+            # An epoch draws a number for its workers, which must not be from the noise's stream.
+            generator=torch.Generator(),
+        )
+
+    def places(self, order: Rows | None) -> list[Rows]:
+        """Return this process's rows of each batch, in an order of `rows`."""
+        places = np.arange(len(self.rows)) if order is None else order
+        batches = np.array_split(places, self.n_batches)
+        if self.processes > 1:
+            batches = [np.array_split(b, self.processes)[self.rank] for b in batches]
+        return batches
+
+    def batches(self, order: Rows | None = None, first: int = 0) -> Iterator[Batch]:
+        """Yield the batches from number `first` on, in an order of `rows`."""
+        self._sampler.batches = self.places(order)[first:]
+        for batch in self._loader:
+            yield {name: self._moved(tensor) for name, tensor in batch.items()}
+
+    def _moved(self, tensor: torch.Tensor) -> torch.Tensor:
+        dtype = self.dtype if tensor.is_floating_point() else torch.int64
+        return tensor.to(self.device, dtype, non_blocking=True)
+
+
+class _Arrays(Dataset[Batch]):
+    """Rows of arrays, many at once."""
+
+    def __init__(self, arrays: Mapping[str, NDArray[Any]], rows: Rows) -> None:
+        self.arrays = arrays
+        self.rows = rows
+
+    def __getitem__(self, places: Rows) -> Batch:
+        rows = self.rows[places]
+        return {name: torch.from_numpy(array[rows]) for name, array in self.arrays.items()}
+
+
+class _Batches(Sampler[Rows]):
+    """The batches of an epoch; a loader asks for them anew in each."""
+
+    def __init__(self) -> None:
+        self.batches: list[Rows] = []
+
+    def __iter__(self) -> Iterator[Rows]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
