@@ -1,5 +1,7 @@
 """Amortised guides: distributions of latents, of the numbers that an encoder puts out."""
 
+from typing import Any
+
 import pyro.distributions as dist
 import torch
 from pyro.distributions import TorchDistribution
@@ -59,17 +61,19 @@ class FullRank(AmortisedPosterior):
         Latents L.
     """
 
+    below: Tensor
+
     def __init__(self, latent_dim: int) -> None:
         super().__init__()
         self.latent_dim = latent_dim
         self.n_parameters = 2 * latent_dim + latent_dim * (latent_dim - 1) // 2
-        self.register_buffer("below", torch.tril_indices(latent_dim, latent_dim, -1), False)
-        self.below: Tensor
+        below = torch.tril_indices(latent_dim, latent_dim, -1)
+        self.register_buffer("below", below, persistent=False)
 
     def forward(self, parameters: Tensor) -> TorchDistribution:
-        """Multivariate normal distributions, by the Cholesky factors of their covariances."""
+        """Multivariate normals, by the Cholesky factors of their covariances."""
         size = self.latent_dim
-        loc, diagonal, rest = parameters.split([size, size, self.n_parameters - 2 * size], dim=-1)
+        loc, diagonal, rest = torch.tensor_split(parameters, (size, 2 * size), dim=-1)
         factor = torch.diag_embed(softplus(diagonal) + SCALE_FLOOR)
         factor[..., self.below[0], self.below[1]] = rest
         return dist.MultivariateNormal(loc, scale_tril=factor, validate_args=False)
@@ -119,7 +123,7 @@ class InverseAutoregressive(AmortisedPosterior):
         loc, scale, context = parameters.chunk(3, dim=-1)
         base = dist.Normal(loc, softplus(scale) + SCALE_FLOOR, validate_args=False).to_event(1)
         # Conditioning makes new transforms, so that none keeps what older weights gave.
-        flows = [flow.condition(context) for flow in self.flows]
+        flows = [flow.condition(context) for flow in self.flows]  # type: ignore[operator]
         return dist.TransformedDistribution(base, flows, validate_args=False)
 
 
@@ -131,8 +135,8 @@ POSTERIORS: dict[str, type[AmortisedPosterior]] = {
 }
 
 
-@register_kl(MultivariateNormal, Independent)
-def _kl_from_mean_field(q: MultivariateNormal, p: Independent) -> Tensor:
+@register_kl(MultivariateNormal, Independent)  # type: ignore[no-untyped-call, untyped-decorator]
+def _kl_from_mean_field(q: MultivariateNormal, p: Independent[Any]) -> Tensor:
     """KL of a multivariate normal from independent normals, which torch lacks."""
     if not isinstance(p.base_dist, Normal) or p.reinterpreted_batch_ndims != 1:
         raise NotImplementedError

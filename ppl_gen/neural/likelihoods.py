@@ -8,7 +8,7 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 from torch.distributions import constraints
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
 __all__ = [
     "BernoulliLikelihood",
@@ -41,6 +41,14 @@ class Likelihood(nn.Module):
     def dist(self, outputs: Tensor) -> TorchDistribution:
         """Distributions of entries: (..., D, P) -> batch (..., D), event ()."""
         raise NotImplementedError  # pragma: no cover
+
+    def rows(self, outputs: Tensor, observed: Tensor | None = None) -> TorchDistribution:
+        """Distribution of rows: (..., D, P) -> batch (...), event (D,).
+
+        `observed`, (..., D), leaves entries out of the density where it is false.
+        """
+        entries = self.dist(outputs)
+        return (entries if observed is None else entries.mask(observed)).to_event(1)
 
     def features(self, x: Tensor) -> Tensor:
         """What an encoder sees of entries, zero being nothing: (n, D) -> (n, D, F)."""
@@ -98,6 +106,19 @@ class BernoulliLikelihood(Likelihood):
         """Bernoulli distributions."""
         return dist.Bernoulli(logits=outputs.squeeze(-1), validate_args=False)
 
+    def rows(self, outputs: Tensor, observed: Tensor | None = None) -> TorchDistribution:
+        """Distribution of rows, its density in fewer passes over the entries."""
+        if observed is not None:
+            return super().rows(outputs, observed)
+        return _BernoulliRows(self.dist(outputs), 1)
+
+
+class _BernoulliRows(dist.Independent):  # type: ignore[misc]
+    def log_prob(self, value: Tensor) -> Tensor:
+        logits = self.base_dist.logits
+        loss = binary_cross_entropy_with_logits(logits, value.expand_as(logits), reduction="none")
+        return -loss.sum(-1)
+
 
 class CategoricalLikelihood(Likelihood):
     """Entries 0 to K - 1, labels without order, of the K logits that the decoder puts out.
@@ -144,18 +165,18 @@ class DiscretisedLogisticLikelihood(Likelihood):
     def __init__(self, n_levels: int) -> None:
         super().__init__()
         self.n_levels = n_levels
-        self.half = (n_levels - 1) / 2
+        self.half_range = (n_levels - 1) / 2
 
     def dist(self, outputs: Tensor) -> TorchDistribution:
         """Discretised logistic distributions."""
-        location = self.half * (1.0 + outputs[..., 0])
+        location = self.half_range * (1.0 + outputs[..., 0])
         # A scale of e^-7 of the half range is a hundredth of a level of 256 and less.
-        scale = self.half * (outputs[..., 1] - 2.0).clamp(-7.0, 7.0).exp()
+        scale = self.half_range * (outputs[..., 1] - 2.0).clamp(-7.0, 7.0).exp()
         return DiscretisedLogistic(location, scale, self.n_levels)
 
     def features(self, x: Tensor) -> Tensor:
         """Levels scaled to [-1, 1]."""
-        return (x / self.half - 1.0).unsqueeze(-1)
+        return (x / self.half_range - 1.0).unsqueeze(-1)
 
 
 class DiscretisedLogistic(TorchDistribution):  # type: ignore[misc]
@@ -169,7 +190,7 @@ class DiscretisedLogistic(TorchDistribution):  # type: ignore[misc]
     Parameters
     ----------
     loc, scale : (...) tensors
-        In levels.
+        In levels; the scale may be one of all.
     n_levels : int
         Levels K.
 
@@ -190,14 +211,14 @@ class DiscretisedLogistic(TorchDistribution):  # type: ignore[misc]
     has_rsample = False
 
     def __init__(self, loc: Tensor, scale: Tensor, n_levels: int) -> None:
-        self.loc, self.scale = torch.broadcast_tensors(loc, scale)
+        self.loc, self.scale = loc, scale.expand_as(loc)
         self.n_levels = n_levels
         super().__init__(self.loc.shape, validate_args=False)
 
     @property
     def support(self) -> Any:
         """Whole numbers from 0 to K - 1."""
-        return constraints.integer_interval(0, self.n_levels - 1)
+        return constraints.integer_interval(0, self.n_levels - 1)  # type: ignore[no-untyped-call]
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> "DiscretisedLogistic":
         """Return the distribution with a larger batch."""
@@ -219,7 +240,7 @@ class DiscretisedLogistic(TorchDistribution):  # type: ignore[misc]
         with torch.no_grad():
             tiny = torch.finfo(self.loc.dtype).tiny
             uniform = torch.rand(shape, dtype=self.loc.dtype, device=self.loc.device)
-            drawn = self.loc + self.scale * torch.logit(uniform.clamp(min=tiny))
+            drawn: Tensor = self.loc + self.scale * torch.logit(uniform.clamp(min=tiny))
             return drawn.round().clamp(0, self.n_levels - 1)
 
     @property

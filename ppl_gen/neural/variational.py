@@ -113,14 +113,13 @@ class VariationalAutoencoder(DensityModule):
 
         `observed`, (..., D), leaves entries out of the density where it is false.
         """
-        entries = self.likelihood.dist(self.outputs(z, context))
-        return (entries if observed is None else entries.mask(observed)).to_event(1)
+        return self.likelihood.rows(self.outputs(z, context), observed)
 
     def outputs(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """What the decoder puts out: (..., L) -> (..., D, P)."""
         parts = [z] if context is None else [z, context.expand(*z.shape[:-1], -1)]
         found: Tensor = self.decoder(_joined(parts))
-        return found.unflatten(-1, (self.width, self.likelihood.n_outputs))
+        return found.reshape(*z.shape[:-1], self.width, self.likelihood.n_outputs)
 
     def _observed(self, x: Tensor) -> Tensor | None:
         # Rows without gaps are trained on without looking for any.
