@@ -1,4 +1,4 @@
-"""Priors of continuous latents: a normal, a mixture of what encodes pseudo-inputs.
+"""Priors of continuous latents: a normal, a mixture of what encodes pseudo-inputs, a flow.
 
 Each is a module with ``dist()``, a Pyro distribution over codes (L,), and is trained with the
 network it belongs to.
@@ -12,10 +12,13 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
+from ppl_gen.neural.flow import Flow
+from ppl_gen.neural.transforms import maf
+
 __all__ = ["PRIORS", "StandardNormal", "VampPrior", "build_prior"]
 
 #: Names of priors, the default first.
-PRIORS = ("normal", "vamp")
+PRIORS = ("normal", "vamp", "flow")
 
 Encoder = Callable[..., TorchDistribution]
 
@@ -145,7 +148,8 @@ def build_prior(
 
     Parameters
     ----------
-    name : {"normal", "vamp"}
+    name : {"normal", "vamp", "flow"}
+        `StandardNormal`, `VampPrior`, or a masked autoregressive flow.
     latent_dim : int
         Latents L.
     encode : bound method, optional
@@ -174,6 +178,9 @@ def build_prior(
     """
     if name == "normal":
         return StandardNormal(latent_dim)
+    if name == "flow":
+        # Densities, which training takes, are one pass; a draw is a pass a latent.
+        return Flow(maf(latent_dim))
     if name != "vamp":
         names = ", ".join(map(repr, PRIORS))
         raise ValueError(f"build_prior: there is no prior {name!r}; expected one of {names}")
