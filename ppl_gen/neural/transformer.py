@@ -5,20 +5,10 @@ boundary, stands before the first token, and the one after the last is predicted
 the density sums to one over the sequences of all lengths.
 
 The network reads at most `context_length` tokens at once. Of longer sequences it reads windows that
-half overlap, and each token is predicted in the first window that it is in (`windows`): so from at
-least half a window before it, or from the beginning. The past that a token is predicted from
-depends on its place alone, so that this, too, is a density that sums to one; it is the one that
-scores, and the one that draws.
-
-**Rows.** A row is a stretch of tokens, with what is to be done about them: a code k >= 0 is
-predicted and scored, and ``~k`` (that is, -1 - k) is given, and is not. The first one is always
-given. With K symbols, the boundary is K; what comes after the end is ``~K``, which changes nothing:
-
-==========================  =====================
-the sequence 1, 0           ``~K  1  0  K ~K ~K``
-its rest, given the 1       ``~K ~1  0  K ~K ~K``
-its beginning, of 2 tokens  ``~K  1  0``
-==========================  =====================
+half overlap, and each token is predicted in the first window that it is in: so from at least half a
+window before it, or from the beginning. The past that a token is predicted from depends on its
+place alone, so that this, too, is a density that sums to one; it is the one that scores, and the
+one that draws. Rows, which say what is given and what is scored, are those of `token_rows`.
 """
 
 import math
@@ -30,8 +20,9 @@ from torch.distributions import constraints
 from torch.nn import functional as F
 
 from ppl_gen.neural.density import DensityModule
+from ppl_gen.neural.token_rows import windows
 
-__all__ = ["Transformer", "truncated", "windows"]
+__all__ = ["Memory", "Transformer", "truncated"]
 
 
 class Transformer(DensityModule):
@@ -153,7 +144,7 @@ class Transformer(DensityModule):
         Parameters
         ----------
         x : (n, L) integers
-            Rows (see the module), of any length L of at least 2.
+            Rows (see `token_rows`), of any length L of at least 2.
         context : (n, C) or None
 
         Returns
@@ -353,37 +344,6 @@ class Memory:
     def keep(self, rows: Tensor) -> None:
         """Forget the other sequences."""
         self.keys, self.values = self.keys[:, rows], self.values[:, rows]
-
-
-def windows(rows: Tensor, context_length: int, stride: int) -> Tensor:
-    """Cut rows into windows in which each token is scored once, in the first that it is in.
-
-    Parameters
-    ----------
-    rows : (n, L) integers
-    context_length : int
-        Tokens from which the last one of a window is predicted.
-    stride : int
-        From a window to the next; `context_length` for windows that have but one token in common.
-
-    Returns
-    -------
-    (n, m, context_length + 1) integers
-        What is scored in a window before is given; after the end there are -1, which are given.
-
-    Examples
-    --------
-    >>> windows(torch.tensor([[~9, 1, 2, 3, 4, 5, 9]]), 4, 2)
-    tensor([[[-10,   1,   2,   3,   4],
-             [ -3,  -4,  -5,   5,   9]]])
-    """
-    width = context_length + 1
-    steps = -(-max(0, rows.shape[1] - width) // stride) * stride
-    rows = F.pad(rows, (0, width + steps - rows.shape[1]), value=-1)
-    found = rows.unfold(1, width, stride).clone()
-    seen = found[:, 1:, : width - stride]
-    seen.copy_(torch.minimum(seen, ~seen))
-    return found
 
 
 def truncated(logits: Tensor, top_k: int | None = None, top_p: float | None = None) -> Tensor:

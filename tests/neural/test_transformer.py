@@ -7,7 +7,8 @@ import pytest
 import torch
 from pyro import poutine
 
-from ppl_gen.neural.transformer import Memory, Transformer, truncated, windows
+from ppl_gen.neural.token_rows import rows_of, windows
+from ppl_gen.neural.transformer import Memory, Transformer, truncated
 
 #: float32's rounding, through a few layers and sums of a few dozen terms.
 FLOAT32 = {"rtol": 1e-5, "atol": 1e-5}

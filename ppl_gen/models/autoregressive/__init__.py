@@ -1,0 +1,1 @@
+"""Autoregressive models: each entry, pixel or token given those before it."""
