@@ -54,21 +54,17 @@ class ConvolutionalEncoder(nn.Module):
         self.last = nn.Linear(channels[-1] * height * width + self.context_width, n_outputs)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """(n, H W C F [+ planes H W C] [+ width]) -> (n, n_outputs)."""
+        """(..., H W C F [+ planes H W C] [+ width]) -> (..., n_outputs)."""
         height, width, depth = self.image_shape
+        batch, inputs = inputs.shape[:-1], inputs.reshape(-1, inputs.shape[-1])
         size = height * width * depth
         split = (size * self.n_features, size * (self.n_features + self.planes))
         features, planes, context = torch.tensor_split(inputs, split, dim=-1)
-        stacked = torch.cat(
-            [
-                part.unflatten(-1, (height, width, -1))
-                for part in (features, planes)
-                if part.numel()
-            ],
-            dim=-1,
-        )
-        found = self.convolutions(stacked.movedim(-1, 1))
-        return self.last(torch.cat([found, context], dim=-1))
+        parts = [features, planes] if self.planes else [features]
+        images = [part.reshape(len(part), height, width, -1).movedim(-1, 1) for part in parts]
+        found = self.convolutions(torch.cat(images, dim=1))
+        outputs: Tensor = self.last(torch.cat([found, context], dim=-1))
+        return outputs.reshape(*batch, -1)
 
 
 class ConvolutionalDecoder(nn.Module):

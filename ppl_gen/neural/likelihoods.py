@@ -54,10 +54,18 @@ class Likelihood(nn.Module):
         """What an encoder sees of entries, zero being nothing: (n, D) -> (n, D, F)."""
         return x.unsqueeze(-1)
 
+    def moment(self, outputs: Tensor) -> Tensor:
+        """What a mixture of such entries averages: their means, (..., D, P) -> (..., D, M)."""
+        mean: Tensor = self.dist(outputs).mean
+        return mean.unsqueeze(-1)
+
+    def value(self, moment: Tensor) -> Tensor:
+        """The value that stands for a moment, one that data may have: (..., D, M) -> (..., D)."""
+        return moment.squeeze(-1)
+
     def centre(self, outputs: Tensor) -> Tensor:
         """Mean of each entry; the mode where values are labels: (..., D, P) -> (..., D)."""
-        mean: Tensor = self.dist(outputs).mean
-        return mean
+        return self.moment(outputs).squeeze(-1)
 
 
 class NormalLikelihood(Likelihood):
@@ -106,6 +114,10 @@ class BernoulliLikelihood(Likelihood):
         """Bernoulli distributions."""
         return dist.Bernoulli(logits=outputs.squeeze(-1), validate_args=False)
 
+    def value(self, moment: Tensor) -> Tensor:
+        """The likelier of 0 and 1."""
+        return (moment.squeeze(-1) > 0.5).to(moment.dtype)
+
     def rows(self, outputs: Tensor, observed: Tensor | None = None) -> TorchDistribution:
         """Distribution of rows, its density in fewer passes over the entries."""
         if observed is not None:
@@ -143,9 +155,17 @@ class CategoricalLikelihood(Likelihood):
         """An indicator of each label."""
         return (x.unsqueeze(-1) == self.levels).to(x.dtype)
 
+    def moment(self, outputs: Tensor) -> Tensor:
+        """Probabilities of the labels."""
+        return outputs.softmax(dim=-1)
+
+    def value(self, moment: Tensor) -> Tensor:
+        """The likeliest label."""
+        return moment.argmax(dim=-1).to(moment.dtype)
+
     def centre(self, outputs: Tensor) -> Tensor:
         """The likeliest label."""
-        return outputs.argmax(dim=-1).to(outputs.dtype)
+        return self.value(outputs)
 
 
 class DiscretisedLogisticLikelihood(Likelihood):
@@ -177,6 +197,10 @@ class DiscretisedLogisticLikelihood(Likelihood):
     def features(self, x: Tensor) -> Tensor:
         """Levels scaled to [-1, 1]."""
         return (x / self.half_range - 1.0).unsqueeze(-1)
+
+    def value(self, moment: Tensor) -> Tensor:
+        """The level nearest to the mean."""
+        return moment.squeeze(-1).round()
 
 
 class DiscretisedLogistic(TorchDistribution):  # type: ignore[misc]

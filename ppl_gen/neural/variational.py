@@ -93,7 +93,13 @@ class VariationalAutoencoder(DensityModule):
         return found
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> TorchDistribution:
-        """The guide's distribution of the codes of rows: (n, D) -> batch (n,), event (L,)."""
+        """The guide's distribution of the codes of rows: (..., D) -> batch (...), event (L,)."""
+        parameters = self.encoder(self.encoder_inputs(x, context))
+        found: TorchDistribution = self.posterior(parameters)
+        return found
+
+    def encoder_inputs(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """What the encoder is given of rows: (..., D) -> (..., D F [+ D] [+ C])."""
         observed = self._observed(x)
         features = self.likelihood.features(x)
         if observed is not None:
@@ -101,10 +107,7 @@ class VariationalAutoencoder(DensityModule):
         parts = [features.flatten(-2)]
         if self.gaps and observed is not None:
             parts.append(observed.to(x.dtype))
-        if context is not None:
-            parts.append(context)
-        found: TorchDistribution = self.posterior(self.encoder(_joined(parts)))
-        return found
+        return _joined([*parts, *([] if context is None else [context])])
 
     def decode(
         self, z: Tensor, context: Tensor | None = None, observed: Tensor | None = None
@@ -117,7 +120,9 @@ class VariationalAutoencoder(DensityModule):
 
     def outputs(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """What the decoder puts out: (..., L) -> (..., D, P)."""
-        parts = [z] if context is None else [z, context.expand(*z.shape[:-1], -1)]
+        parts = [z]
+        if context is not None:
+            parts.append(context.expand(*z.shape[:-1], -1))
         found: Tensor = self.decoder(_joined(parts))
         return found.reshape(*z.shape[:-1], self.width, self.likelihood.n_outputs)
 
@@ -157,28 +162,41 @@ class VariationalAutoencoder(DensityModule):
 
     # -- density and draws ---------------------------------------------------------------------
 
-    def log_weights(
+    def importance(
         self, x: Tensor, context: Tensor | None = None, n_draws: int = N_DRAWS
-    ) -> Tensor:
-        """Log importance weights ``p(x, z) / q(z | x)`` of draws of the guide: (n, n_draws).
+    ) -> tuple[Tensor, Tensor]:
+        """Draw codes of rows from the guide, with their log weights ``p(x, z) / q(z | x)``.
 
         The mean of the weights of a row estimates its density without bias, and the logarithm of
         that mean bounds the log density from below in expectation [5]_, equation 8.
+
+        Returns
+        -------
+        codes : (n_draws, n, L) tensor
+        log_weights : (n_draws, n) tensor
         """
         observed = self._observed(x)
         filled = x if observed is None else x.masked_fill(~observed, 0.0)
         guide, prior = self.encode(x, context), self.prior()
-        at_once = max(1, AT_ONCE // max(1, x.numel() * self.likelihood.n_outputs))
-        found = []
-        for first in range(0, n_draws, at_once):
-            z = guide.rsample((min(at_once, n_draws - first),))
+        codes, log_weights = [], []
+        for count in self.blocks(n_draws, len(x)):
+            z = guide.rsample((count,))
             rows = self.decode(z, context, observed).log_prob(filled)
-            found.append(rows + prior.log_prob(z) - guide.log_prob(z))
-        return torch.cat(found).T
+            # At once, while a guide that is a flow remembers what it drew these from.
+            log_weights.append(rows + prior.log_prob(z) - guide.log_prob(z))
+            codes.append(z)
+        return torch.cat(codes), torch.cat(log_weights)
+
+    def blocks(self, n_draws: int, n_rows: int) -> list[int]:
+        """Part draws of codes of rows into numbers that are decoded together."""
+        size = max(1, AT_ONCE // (n_rows * self.width * self.likelihood.n_outputs))
+        whole, rest = divmod(n_draws, size)
+        return [size] * whole + [rest] * (rest > 0)
 
     def log_prob(self, x: Tensor, context: Tensor | None = None, n_draws: int = N_DRAWS) -> Tensor:
         """Log density of each row by importance sampling, a lower bound in expectation: (n,)."""
-        return self.log_weights(x, context, n_draws).logsumexp(-1) - math.log(n_draws)
+        _, log_weights = self.importance(x, context, n_draws)
+        return log_weights.logsumexp(0) - math.log(n_draws)
 
     def sample(self, n: int, context: Tensor | None = None) -> Tensor:
         """Draw n rows: (n, D)."""
@@ -190,9 +208,29 @@ class VariationalAutoencoder(DensityModule):
             z = self.prior().sample((n,))
             return z, self.decode(z, context).sample()
 
-    def centre(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        """Mean of the rows of codes; the mode where entries are labels: (..., L) -> (..., D)."""
-        return self.likelihood.centre(self.outputs(z, context))
+    def complete(self, x: Tensor, context: Tensor | None = None, n_draws: int = N_DRAWS) -> Tensor:
+        """Fill in what is missing by its conditional mean, or mode where values are labels.
+
+        Self-normalised importance sampling [2]_, equation 13, of codes given what is observed.
+        """
+        codes, log_weights = self.importance(x, context, n_draws)
+        shares = log_weights.softmax(0)
+        moment, done = x.new_zeros(()), 0
+        for count in self.blocks(n_draws, len(x)):
+            block = slice(done, done + count)
+            of_draws = self.likelihood.moment(self.outputs(codes[block], context))
+            moment = moment + torch.einsum("kn,kndm->ndm", shares[block], of_draws)
+            done += count
+        return torch.where(x.isnan(), self.likelihood.value(moment), x)
+
+    def draw_missing(
+        self, x: Tensor, context: Tensor | None = None, n_draws: int = N_DRAWS
+    ) -> Tensor:
+        """Draw what is missing given what is observed, by a draw among weighted codes: (n, D)."""
+        codes, log_weights = self.importance(x, context, n_draws)
+        chosen = log_weights.softmax(0).T.multinomial(1).squeeze(-1)
+        z = codes[chosen, torch.arange(len(x), device=x.device)]
+        return torch.where(x.isnan(), self.decode(z, context).sample(), x)
 
     def _register(self) -> None:
         """Tell Pyro's own SVI the weights, while it collects them: nobody else pays for it."""
