@@ -180,7 +180,7 @@ def build_prior(
         return StandardNormal(latent_dim)
     if name == "flow":
         # Densities, which training takes, are one pass; a draw is a pass a latent.
-        return Flow(maf(latent_dim))
+        return Flow(maf(latent_dim), latent_dim)
     if name != "vamp":
         names = ", ".join(map(repr, PRIORS))
         raise ValueError(f"build_prior: there is no prior {name!r}; expected one of {names}")
