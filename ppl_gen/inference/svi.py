@@ -1,7 +1,6 @@
 """Stochastic variational inference: fit a guide to the posterior by climbing the ELBO."""
 
 import importlib
-import inspect
 import math
 import time
 import warnings
@@ -17,15 +16,16 @@ from ppl_gen import engines
 from ppl_gen.algorithms.pareto_smoothing import pareto_k
 from ppl_gen.inference.base import ONE_AT_A_TIME, InferenceMethod
 from ppl_gen.inference.native import detect_engine
-from ppl_gen.inference.svi_core import Array, Fit, Latents, Objective, Rise, newton_mode, rise_of
+from ppl_gen.inference.svi_checks import (
+    check_for_programs,
+    check_settings,
+    check_sites,
+    objectives,
+)
+from ppl_gen.inference.svi_core import Array, Fit, Latents, Rise, newton_mode, rise_of
+from ppl_gen.inference.training.settings import Training
 from ppl_gen.language import Program
 from ppl_gen.posterior import Posterior
-
-GUIDES = ("mean_field", "full_rank", "low_rank", "laplace", "map")
-OPTIMIZERS = ("adam", "clipped_adam", "adagrad", "rmsprop", "sgd")
-
-#: Guides over one vector of all latents, which therefore cannot see a part of them.
-_JOINT = ("full_rank", "low_rank", "laplace")
 
 
 @dataclass(frozen=True)
@@ -60,16 +60,18 @@ class SVI(InferenceMethod):
 
         Or a guide of your own, with the arguments of the model: a program, or a Pyro or NumPyro
         function. Finite discrete latents are summed out and have no place in a guide.
-    steps : int, default 5000
-        Most steps taken.
-    learning_rate : float, default 0.01
-        Of a named optimiser.
+    steps : int, optional
+        Most steps taken: 5000 where None is given. On a network they are rounded up to whole
+        epochs, and None leaves it to `training`.
+    learning_rate : float, optional
+        Of a named optimiser: 0.01 where None is given; on a network `training` has it.
     optimizer : str or object, default "adam"
         ``"adam"``, ``"clipped_adam"``, ``"adagrad"``, ``"rmsprop"``, ``"sgd"``, or an optimiser
-        of the engine (numpyro.optim, optax; pyro.optim).
+        of the engine (numpyro.optim, optax; pyro.optim); on a network, those of `training`.
     batch_size : int, optional
-        Rows in a minibatch. The program must have an argument named ``batch_size`` that it gives
-        to ``plate(..., subsample_size=batch_size)``; SVI gives it this number for the steps, and
+        Rows in a minibatch; None takes all, and on a network those of `training`. A program must
+        have an argument named ``batch_size`` that it gives to
+        ``plate(..., subsample_size=batch_size)``; SVI gives it this number for the steps, and
         None (all rows) for the draws and their weights.
     particles : int, default 1
         Draws of the guide in each estimate of the ELBO: vectorised on NumPyro; one after the
@@ -81,6 +83,13 @@ class SVI(InferenceMethod):
         before by no more than ``tol`` standard errors; a window is a tenth of ``steps``, at least
         100. The answer is then the mean of the iterates of the last window [3]_. None takes all
         steps, unchecked, and answers with the last iterate.
+    training : Training, optional
+        How a network with a guide of its own (a variational autoencoder) is trained. Settings
+        above that are given take the place of those in it; `guide`, `draws` and `tol` are for
+        programs alone.
+    objective : {"elbo", "iwae", "dreg"}, default "elbo"
+        What a network climbs: the ELBO; the importance-weighted bound of `particles` draws [4]_;
+        that bound by doubly reparameterised gradients [5]_.
 
     Notes
     -----
@@ -103,6 +112,10 @@ class SVI(InferenceMethod):
        section 3.
     .. [3] Dhaka, A. K. et al. (2020). Robust, accurate stochastic optimization for variational
        inference. NeurIPS, section 3.
+    .. [4] Burda, Y., Grosse, R. and Salakhutdinov, R. (2016). Importance weighted autoencoders.
+       ICLR, eq. 8.
+    .. [5] Tucker, G. et al. (2019). Doubly reparameterized gradient estimators for Monte Carlo
+       objectives. ICLR, eq. 8.
 
     Examples
     --------
@@ -124,13 +137,15 @@ class SVI(InferenceMethod):
     def __init__(
         self,
         guide: str | Program | Callable[..., Any] = "mean_field",
-        steps: int = 5000,
-        learning_rate: float = 0.01,
+        steps: int | None = None,
+        learning_rate: float | None = None,
         optimizer: Any = "adam",
         batch_size: int | None = None,
         particles: int = 1,
         draws: int = 1000,
         tol: float | None = 1.0,
+        training: Training | None = None,
+        objective: str = "elbo",
     ) -> None:
         self.guide = guide
         self.steps = steps
@@ -140,6 +155,55 @@ class SVI(InferenceMethod):
         self.particles = particles
         self.draws = draws
         self.tol = tol
+        self.training = training
+        self.objective = objective
+
+    def train(
+        self,
+        module: Any,
+        data: Mapping[str, Any],
+        *,
+        seed: int = 0,
+        device: str = "cpu",
+        who: str = "SVI.train",
+        description: Mapping[str, Any] | None = None,
+        progress: bool = False,
+    ) -> Any:
+        """Train a network by the ELBO of its program and guide; leave the best weights in it.
+
+        Parameters
+        ----------
+        module : torch.nn.Module
+            Has ``model(x, context=None)`` and ``guide(x, context=None)``, Pyro programs.
+        data : dict of arrays (n, ...)
+            ``"x"``, and ``"context"`` and ``"weight"`` where there are any.
+        seed, device, who, description, progress
+            As of :func:`ppl_gen.inference.training.loop.train`.
+
+        Returns
+        -------
+        ppl_gen.inference.training.loop.Trained
+
+        Raises
+        ------
+        ValueError
+            A setting out of range, or one that means nothing to a network.
+        FloatingPointError
+            The loss or a gradient was no finite number; the step is named.
+        """
+        from ppl_gen.inference import svi_networks
+
+        check_settings(self)
+        return svi_networks.train(
+            self,
+            module,
+            data,
+            seed=seed,
+            device=device,
+            who=who,
+            description=description,
+            progress=progress,
+        )
 
     def run(
         self,
@@ -170,11 +234,12 @@ class SVI(InferenceMethod):
         FloatingPointError
             The ELBO was not a finite number; the step is named.
         """
-        self._check_settings()
+        check_settings(self)
+        check_for_programs(self)
         begun = time.perf_counter()
         args, kwargs = tuple(args), dict(kwargs or {})
         name = self._engine_of(model, engine)
-        objective, whole = self._objectives(model, args, kwargs)
+        objective, whole = objectives(self, model, args, kwargs)
         parts = importlib.import_module(f"ppl_gen.inference.svi_{name}")
         with (
             ONE_AT_A_TIME,
@@ -184,14 +249,14 @@ class SVI(InferenceMethod):
                 model=_native(model, name),
                 guide=self.guide if isinstance(self.guide, str) else _native(self.guide, name),
                 optimizer=self.optimizer,
-                learning_rate=self.learning_rate,
+                learning_rate=self._rate,
                 particles=self.particles,
                 objective=objective,
                 whole=whole,
                 start=start,
             ) as fit,
         ):
-            self._check_sites(fit)
+            check_sites(self, fit)
             training = self._train(fit, progress=progress)
             if self.guide == "laplace":
                 fit.become_normal(*newton_mode(fit.curvature, fit.mode()))
@@ -217,38 +282,24 @@ class SVI(InferenceMethod):
                 "interrupted": training.interrupted,
                 "params": drawn.params,
                 "elapsed": time.perf_counter() - begun,
-                "settings": {n: _printable(v) for n, v in self.get_params(deep=False).items()},
+                "settings": self._printable_settings(),
             },
         )
 
-    # Before any compute ------------------------------------------------------------------------
+    # Settings ----------------------------------------------------------------------------------
 
-    def _check_settings(self) -> None:
-        for setting in ("steps", "particles", "draws", "batch_size"):
-            value = getattr(self, setting)
-            if value is None and setting == "batch_size":
-                continue
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-                raise ValueError(
-                    f"SVI: {setting} must be a whole number of at least 1, got {value!r}"
-                )
-        if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
-            raise ValueError(
-                f"SVI: learning_rate must be positive and finite, got {self.learning_rate!r}; "
-                "0.01 suits most models"
-            )
-        if self.tol is not None and not self.tol > 0:
-            raise ValueError(f"SVI: tol must be positive, got {self.tol!r}; None takes all steps")
-        if isinstance(self.guide, str) and self.guide not in GUIDES:
-            raise ValueError(
-                f"SVI: unknown guide {self.guide!r}; expected one of {', '.join(GUIDES)}, or a "
-                "program or function of your own"
-            )
-        if isinstance(self.optimizer, str) and self.optimizer not in OPTIMIZERS:
-            raise ValueError(
-                f"SVI: unknown optimizer {self.optimizer!r}; expected one of "
-                f"{', '.join(OPTIMIZERS)}, or an optimiser of the engine"
-            )
+    def _printable_settings(self) -> dict[str, Any]:
+        made = {"steps": self._n_steps, "learning_rate": self._rate}
+        settings = self.get_params(deep=False) | made
+        return {name: _printable(value) for name, value in settings.items()}
+
+    @property
+    def _n_steps(self) -> int:
+        return 5000 if self.steps is None else self.steps
+
+    @property
+    def _rate(self) -> float:
+        return 0.01 if self.learning_rate is None else self.learning_rate
 
     def _engine_of(self, model: Program | Callable[..., Any], engine: str | None) -> str:
         """Return the engine asked for, else the one that model or guide is written for."""
@@ -261,79 +312,17 @@ class SVI(InferenceMethod):
             )
         return name
 
-    def _objectives(
-        self,
-        model: Program | Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> tuple[Objective, Objective]:
-        """Arguments for the steps, and for the whole data."""
-        whole = Objective(args, kwargs)
-        if self.batch_size is None:
-            return whole, whole
-        parameters = inspect.signature(model).parameters
-        if "batch_size" not in parameters:
-            raise ValueError(
-                f"SVI: batch_size={self.batch_size} needs a program that takes minibatches: an "
-                "argument named batch_size, given to plate(..., subsample_size=batch_size); this "
-                f"one has the arguments {', '.join(parameters) or 'none'}; add it, or leave "
-                "batch_size at None"
-            )
-        if inspect.signature(model).bind(*args, **kwargs).arguments.get("batch_size") is not None:
-            raise ValueError(
-                "SVI: batch_size is given to the method and to the program; give it to SVI alone"
-            )
-        return (
-            Objective(args, {**kwargs, "batch_size": self.batch_size}),
-            Objective(args, {**kwargs, "batch_size": None}),
-        )
-
-    def _check_sites(self, fit: Fit) -> None:
-        latents = fit.latents()
-        if latents.countable:
-            raise ValueError(
-                f"SVI: the latent {', '.join(latents.countable)} takes infinitely many values and "
-                "cannot be summed out; observe it, or sum over it inside a distribution"
-            )
-        if self.batch_size is not None and not latents.subsamples:
-            raise ValueError(
-                f"SVI: batch_size={self.batch_size} had no effect: no plate of the program became "
-                "smaller; give the argument to plate(..., subsample_size=batch_size)"
-            )
-        if isinstance(self.guide, str):
-            if (
-                latents.subsamples
-                and self.guide in _JOINT
-                and (latents.local or latents.enumerable)
-            ):
-                raise ValueError(
-                    f"SVI: guide={self.guide!r} takes all latents together and cannot follow the "
-                    "latents of a minibatch; take guide='mean_field', or all rows"
-                )
-            return
-        sites = fit.guide_sites()
-        if discrete := sorted(name for name, is_discrete in sites.items() if is_discrete):
-            raise ValueError(
-                f"SVI: the guide samples the discrete {', '.join(discrete)}, through which no "
-                "gradient goes; leave it out of the guide, and it is summed out"
-            )
-        if missing := sorted(set(latents.continuous) - set(sites)):
-            raise ValueError(
-                f"SVI: the guide does not sample {', '.join(missing)}, which the program leaves "
-                "unobserved; sample each in the guide under the same name, or observe it"
-            )
-
     # The steps ---------------------------------------------------------------------------------
 
     def _train(self, fit: Fit, *, progress: bool) -> _Training:
-        window = max(100, self.steps // 10)
+        window = max(100, self._n_steps // 10)
         block = max(1, window // 5)
         history = np.empty(0)
         iterates: deque[Any] = deque(maxlen=window // block)
         rise, converged, interrupted = None, False, False
-        with tqdm(total=self.steps, disable=not progress, desc="SVI", unit="step") as bar:
-            while len(history) < self.steps and not converged:
-                n = min(block, self.steps - len(history))
+        with tqdm(total=self._n_steps, disable=not progress, desc="SVI", unit="step") as bar:
+            while len(history) < self._n_steps and not converged:
+                n = min(block, self._n_steps - len(history))
                 try:
                     elbos, iterate = fit.advance(n, block)
                 except KeyboardInterrupt:
@@ -361,7 +350,7 @@ class SVI(InferenceMethod):
             if step:
                 where = f"step {step + 1}; it was {history[step - 1]:.6g} the step before"
                 advice = (
-                    f"lower learning_rate (now {self.learning_rate}), take "
+                    f"lower learning_rate (now {self._rate}), take "
                     "optimizer='clipped_adam', or look for parameters that run to the edge of "
                     "their space"
                 )
@@ -396,7 +385,7 @@ class SVI(InferenceMethod):
         done = len(training.history)
         if training.interrupted:
             warnings.warn(
-                f"SVI: interrupted after {done} of {self.steps} steps; this is the fit so far",
+                f"SVI: interrupted after {done} of {self._n_steps} steps; this is the fit so far",
                 UserWarning,
                 stacklevel=4,
             )
@@ -410,7 +399,7 @@ class SVI(InferenceMethod):
             )
             warnings.warn(
                 f"SVI: not converged in {done} steps: {moved}; raise steps, or change "
-                f"learning_rate (now {self.learning_rate})",
+                f"learning_rate (now {self._rate})",
                 UserWarning,
                 stacklevel=4,
             )

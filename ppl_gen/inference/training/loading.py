@@ -45,16 +45,15 @@ def as_rows(data: Mapping[str, Any], who: str) -> dict[str, NDArray[Any]]:
     return arrays
 
 
-def split(n: int, share: float | None, seed: int, who: str) -> tuple[Rows, Rows]:
-    """Return the rows to train on, and those to validate on (none where `share` is None)."""
-    if share is None:
-        return np.arange(n), np.arange(0)
-    n_validation = max(1, round(share * n))
+def split(n: int, n_validation: int, seed: int, who: str) -> tuple[Rows, Rows]:
+    """Return the rows to train on, and so many to validate on."""
     if n_validation >= n:
         raise ValueError(
-            f"{who}: validation={share} of {n} rows leaves none to train on; expected more rows, "
-            "or validation=None"
+            f"{who}: {n_validation} of {n} rows are for validation, which leaves none to train "
+            "on; expected more rows, a smaller validation, or None"
         )
+    if not n_validation:
+        return np.arange(n), np.arange(0)
     order = np.random.default_rng([seed, 0]).permutation(n)
     return np.sort(order[n_validation:]), np.sort(order[:n_validation])
 

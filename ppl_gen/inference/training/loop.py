@@ -131,7 +131,8 @@ class _Loop:
         if not names:
             raise ValueError(f"{who}: the module has no parameters; expected some to train")
         dtype = next((p.dtype for p in names if p.is_floating_point()), torch.float32)
-        chosen = split(len(arrays["x"]), training.validation, seed, who)
+        n = len(arrays["x"])
+        chosen = split(n, training.n_validation(n), seed, who)
         self.rows, self.validation = (
             Loading(arrays, rows, training.batch_size, device=processes.device, dtype=dtype)
             for rows in chosen

@@ -109,6 +109,14 @@ class Training(BaseEstimator):  # type: ignore[misc]
         copied: Self = clone(self).set_params(**given)
         return copied
 
+    def n_validation(self, n_rows: int) -> int:
+        """Rows that are kept for validation, of so many."""
+        return 0 if self.validation is None else max(1, round(self.validation * n_rows))
+
+    def n_batches(self, n_rows: int) -> int:
+        """Steps of an epoch on so many rows."""
+        return max(1, -(-(n_rows - self.n_validation(n_rows)) // self.batch_size))
+
     def check(self) -> None:
         """Raise ValueError or TypeError if a setting is out of range."""
         for name in ("epochs", "batch_size", "patience"):
