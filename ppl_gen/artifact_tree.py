@@ -51,7 +51,7 @@ def encode(tree: object) -> tuple[Any, dict[str, Array]]:
     tree : object
         Nested dicts, lists and tuples of strings, numbers, booleans, None, NumPy scalars and arrays
         (numeric, boolean, dates, strings, or objects that are strings or numbers), NumPy and pandas
-        dtypes, and objects of public classes that have ``get_params``.
+        dtypes, DataFrames with numbered rows, and objects of public classes that have ``get_params``.
 
     Returns
     -------
@@ -172,9 +172,9 @@ class _Encoder:
             return self._array(value, at, depth)
         if isinstance(value, np.dtype):
             return {"$dtype": self._plain(value, at).str}
-        if kind.__module__.partition(".")[0] == "pandas" and hasattr(
-            value, "construct_from_string"
-        ):
+        # Looked at without an import of pandas: its dtypes and frames.
+        of_pandas = kind.__module__.partition(".")[0] == "pandas"
+        if of_pandas and (hasattr(value, "construct_from_string") or kind.__name__ == "DataFrame"):
             return self._pandas(value, at, depth)
         if getattr(ppl_gen, kind.__name__, None) is kind and hasattr(value, "get_params"):
             parameters = value.get_params(deep=False)
@@ -243,6 +243,14 @@ class _Encoder:
                     "dtype": self.encode(categories.dtype, f"{at}/dtype", depth + 1),
                 }
             return {"$categorical": stored, "ordered": value.ordered}
+        if isinstance(value, pd.DataFrame):
+            if not value.index.equals(pd.RangeIndex(len(value))):
+                raise TypeError(
+                    f"artifact.write: cannot store the index of the DataFrame at {at or '/'!r}; "
+                    "expected rows numbered from 0; use reset_index"
+                )
+            columns = {name: value[name].to_numpy() for name in value.columns}
+            return {"$frame": self.encode(columns, at, depth + 1)}
         name = str(value)
         if pd.api.types.pandas_dtype(name) != value:
             raise TypeError(
@@ -290,6 +298,12 @@ def _read_pandas(json: dict[str, Any], arrays: Mapping[str, Array]) -> Any:
     return pd.api.types.pandas_dtype(json["$pandas"])
 
 
+def _read_frame(json: dict[str, Any], arrays: Mapping[str, Array]) -> Any:
+    import pandas as pd
+
+    return pd.DataFrame(decode(json["$frame"], arrays))
+
+
 def _read_categorical(json: dict[str, Any], arrays: Mapping[str, Array]) -> Any:
     import pandas as pd
 
@@ -325,5 +339,6 @@ _READERS: dict[str, Callable[[dict[str, Any], Mapping[str, Array]], Any]] = {
     "$dtype": lambda json, _: np.dtype(json["$dtype"]),
     "$pandas": _read_pandas,
     "$categorical": _read_categorical,
+    "$frame": _read_frame,
     "$object": _read_object,
 }

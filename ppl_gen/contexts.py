@@ -105,7 +105,7 @@ class ContextCode:
                 f"{who}: context has {len(coded)} entries; expected one, or one for each of the "
                 f"{n} rows"
             )
-        return np.broadcast_to(coded, (n, self.width))
+        return np.array(np.broadcast_to(coded, (n, self.width)))
 
     def to_tree(self) -> dict[str, Any]:
         """Return the code as plain data, for an artefact."""

@@ -207,7 +207,8 @@ def test_public_objects(registered):
         (np.zeros(2, dtype=[("x", "f8")]), "cannot store the dtype"),
         (np.zeros(2, dtype=np.longdouble), "cannot store the dtype"),
         (np.dtype([("x", "f8")]), "cannot store the dtype"),
-        (pd.DataFrame({"x": [1]}), "DataFrame"),
+        (pd.DataFrame({"x": [1]}, index=["a"]), "index of the DataFrame at '/a/0'"),
+        (pd.Series([1]), "Series"),
         (pd.CategoricalDtype(pd.interval_range(0, 2)), r"holds \['Interval'\]"),
         (random.Random(0), "random.Random"),
         (lambda x: x, "function"),
@@ -257,3 +258,11 @@ def test_malformed_content_is_refused(content, message):
 def test_an_object_with_unknown_parameters_is_refused(registered):
     with pytest.raises(ArtifactError, match=r"malformed \$object.*bogus"):
         decode({"$object": "Settings", "params": {"bogus": 1}}, {})
+
+
+def test_frames_of_numbered_rows_come_back():
+    frame = pd.DataFrame({"epoch": [1, 2], "loss": [0.5, np.nan], "note": ["a", None]})
+    json, arrays = encode({"history": frame})
+    pd.testing.assert_frame_equal(decode(json, arrays)["history"], frame)
+    with pytest.raises(TypeError, match="reset_index"):
+        encode(frame.set_index("note"))

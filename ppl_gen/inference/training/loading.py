@@ -86,7 +86,7 @@ class Loading:
         processes: int = 1,
     ) -> None:
         arrays = dict(arrays)
-        if "weight" in arrays:
+        if "weight" in arrays and len(rows):
             arrays["weight"] = arrays["weight"] / arrays["weight"][rows].mean()
         self.rows, self.device, self.dtype = rows, device, dtype
         self.rank, self.processes = rank, processes
