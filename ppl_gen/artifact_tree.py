@@ -51,7 +51,7 @@ def encode(tree: object) -> tuple[Any, dict[str, Array]]:
     tree : object
         Nested dicts, lists and tuples of strings, numbers, booleans, None, NumPy scalars and arrays
         (numeric, boolean, dates, strings, or objects that are strings or numbers), NumPy and pandas
-        dtypes, DataFrames with numbered rows, and objects of public classes that have ``get_params``.
+        dtypes, frames with numbered rows, and objects of public classes that have ``get_params``.
 
     Returns
     -------
