@@ -203,7 +203,9 @@ class Posterior:
     def latent_draws(self) -> Arrays:
         """Return draws of the sites that a run can be conditioned on, chains joined."""
         kinds = {name: site.kind for name, site in self.sites.items()}
-        return {n: self.stacked(n) for n in self.draws if kinds.get(n) in ("sample", "param")}
+        named = [n for n in self.draws if kinds.get(n) in ("sample", "param")]
+        # The weights of a network are no sites: the program holds them itself.
+        return {n: self.stacked(n) for n in named or self.draws}
 
     # --- ArviZ ----------------------------------------------------------------------------------
 
