@@ -226,8 +226,6 @@ class CausalTransformer(TokenReader, DeepModel):
         if sample_weight is not None:
             weight = _check_sample_weight(sample_weight, tokens.lengths, ensure_non_negative=True)
             data["weight"] = weight[owner]
-            if not weight.any():
-                raise ValueError(f"{who}: sample_weight is 0 for all; expected one above it")
         if context is not None:
             check_consistent_length(tokens.lengths, context)
             code = ContextCode.of(context, who)
