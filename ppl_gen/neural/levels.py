@@ -5,66 +5,73 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.distributions import Categorical, Distribution, constraints
+from torch.distributions import Categorical, Distribution
 
 __all__ = ["DiscretisedLogisticMixture", "level_distribution", "level_parameters"]
 
-#: Least log scale of a logistic, in units where the levels span two: below, gradients explode.
+#: Least log scale of a logistic, in units of the numbers' spread: below, gradients explode.
 LEAST_LOG_SCALE = -7.0
 
 
 class DiscretisedLogisticMixture(Distribution):
-    """Mixture of logistics, each cut into the levels 0..K-1; the outer levels take the tails.
+    """Mixture of logistics, each cut into whole numbers; the outer ones take the tails.
 
-    A level has the mass of its bin of width one (Salimans et al. 2017, arXiv:1701.05517, equation
-    2): near levels are alike, and the cost of a level does not grow with K, unlike a softmax's.
+    A number has the mass of its bin of width one (Salimans et al. 2017, arXiv:1701.05517, equation
+    2): near numbers are alike, and the cost does not grow with how many there are.
 
     Parameters
     ----------
     parameters : (..., 3 M) tensor
-        Logits, means and log scales of M logistics, in units where levels span [-1, 1].
-    n_levels : int
+        Logits, means and log scales of M logistics, of numbers less `loc`, in units of `scale`.
+    lowest, highest : float or (...) tensor
+        Infinite, where the numbers have no end.
+    loc, scale : float or (...) tensor
 
     Examples
     --------
     >>> import torch
-    >>> levels = DiscretisedLogisticMixture(torch.randn(6), n_levels=256)
-    >>> round(levels.log_prob(torch.arange(256.0)[:, None]).exp().sum().item(), 4)
+    >>> numbers = torch.arange(256.0)[:, None]
+    >>> levels = DiscretisedLogisticMixture(torch.randn(1, 6), 0.0, 255.0, loc=127.5, scale=127.5)
+    >>> round(levels.log_prob(numbers).exp().sum().item(), 4)
     1.0
     """
 
     arg_constraints: dict[str, Any] = {}  # noqa: RUF012  (torch asks for a plain dict)
 
-    def __init__(self, parameters: Tensor, n_levels: int) -> None:
-        self.n_levels = n_levels
+    def __init__(
+        self,
+        parameters: Tensor,
+        lowest: Tensor | float,
+        highest: Tensor | float,
+        *,
+        loc: Tensor | float,
+        scale: Tensor | float,
+    ) -> None:
+        self.lowest, self.highest, self.loc, self.scale = lowest, highest, loc, scale
         self.logits, self.means, log_scales = parameters.chunk(3, -1)
         self.log_scales = log_scales.clamp(min=LEAST_LOG_SCALE)
         super().__init__(parameters.shape[:-1], validate_args=False)
 
-    @property
-    def support(self) -> Any:
-        """Whole numbers below the number of levels."""
-        return constraints.integer_interval(0, self.n_levels - 1)  # type: ignore[no-untyped-call]
-
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log mass of levels: (...) -> (...)."""
-        level = value.to(self.means.dtype)[..., None]
+        """Log mass of whole numbers: (...) -> (...)."""
+        value = value.to(self.means.dtype)
         rate = torch.exp(-self.log_scales)
-        step = 2.0 / (self.n_levels - 1)
-        upper = rate * ((level + 0.5) * step - 1.0 - self.means)
-        lower = upper - rate * step
-        first, last = level < 0.5, level > self.n_levels - 1.5
+        upper = rate * (((value + 0.5 - self.loc) / self.scale)[..., None] - self.means)
+        width = rate / torch.as_tensor(self.scale, device=rate.device)[..., None]
+        lower = upper - width
+        first = (value <= self.lowest)[..., None]
+        last = (value >= self.highest)[..., None]
         # s(u) - s(l) = s(u) s(-l) (1 - exp(l - u)) of the sigmoid s, without a cancellation.
         zero = torch.zeros_like(upper)
         mass = (
             torch.where(last, zero, F.logsigmoid(upper))
             + torch.where(first, zero, F.logsigmoid(-lower))
-            + torch.where(first | last, zero, torch.log(-torch.expm1(-rate * step)))
+            + torch.where(first | last, zero, torch.log(-torch.expm1(-width)))
         )
         return torch.logsumexp(self.logits.log_softmax(-1) + mass, -1)
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
-        """Draw levels: (*sample_shape, ...)."""
+        """Draw whole numbers: (*sample_shape, ...)."""
         shape = self._extended_shape(torch.Size(sample_shape))
         with torch.no_grad():
             mixing = Categorical(logits=self.logits, validate_args=False)
@@ -72,9 +79,9 @@ class DiscretisedLogisticMixture(Distribution):
             means = self.means.expand(*shape, -1).gather(-1, place)[..., 0]
             scales = self.log_scales.expand(*shape, -1).gather(-1, place)[..., 0].exp()
             uniform = torch.rand_like(means).clamp(1e-6, 1.0 - 1e-6)
-            drawn = means + scales * torch.logit(uniform)
-            levels = torch.round((drawn + 1.0) * (self.n_levels - 1) / 2.0)
-        return levels.clamp(0, self.n_levels - 1).long()
+            drawn = self.loc + self.scale * (means + scales * torch.logit(uniform))
+            bounds = (torch.as_tensor(b).to(drawn) for b in (self.lowest, self.highest))
+            return torch.clamp(torch.round(drawn), *bounds)
 
 
 def level_parameters(n_levels: int, n_logistics: int | None) -> int:
@@ -97,4 +104,5 @@ def level_distribution(
     """
     if n_logistics is None:
         return Categorical(logits=parameters, validate_args=False)
-    return DiscretisedLogisticMixture(parameters, n_levels)
+    half = (n_levels - 1) / 2.0
+    return DiscretisedLogisticMixture(parameters, 0.0, n_levels - 1.0, loc=half, scale=half)

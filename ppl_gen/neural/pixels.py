@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 
-from ppl_gen.neural.ancestral import Steps, ancestral_draw, evidence
+from ppl_gen.neural.ancestral import Particles, Steps, draw_missing, evidence
 from ppl_gen.neural.density import DensityModule
 from ppl_gen.neural.levels import level_distribution, level_parameters
 
@@ -134,47 +134,46 @@ class PixelDensity(DensityModule):
         return level_distribution(parameters, self.n_levels, self.n_logistics)
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Log mass of each image, in nats: (n, D) and (n, context) -> (n,)."""
-        levels = x.reshape(-1, *self.image_shape)
-        told = self.distribution(self.features(self.embed(levels), context))
-        density: Tensor = told.log_prob(levels)
-        return density.flatten(1).sum(1)
+        """Log mass of each image, in nats: (n, D) and (n, context) -> (n,).
+
+        NaN is left out, which is the mass of the rest where nothing known comes after it.
+        """
+        missing = x.isnan()
+        images = torch.where(missing, 0.0, x).reshape(-1, *self.image_shape)
+        told = self.distribution(self.features(self.embed(images), context))
+        density: Tensor = told.log_prob(images).flatten(1)
+        return torch.where(missing, 0.0, density).sum(1)
 
     def sample(self, n: int, context: Tensor | None = None) -> Tensor:
         """Draw n images: (n, D)."""
-        values = self.like().new_zeros(n, self.width)
-        return self.complete(values, torch.zeros_like(values, dtype=torch.bool), context)
+        return self.complete(self.like().new_full((n, self.width), torch.nan), context).draw()
 
     def complete(
-        self,
-        x: Tensor,
-        known: Tensor,
-        context: Tensor | None = None,
-        n_particles: int = 1,
-    ) -> Tensor:
-        """Draw the pixels that are not known.
+        self, x: Tensor, context: Tensor | None = None, n_particles: int = 100
+    ) -> Particles:
+        """Draw what is missing of images.
 
         Parameters
         ----------
         x : (n, D) tensor
-            Entries that are not known are not looked at.
-        known : (n, D) tensor of bool
+            NaN is drawn.
         context : (n, C) tensor or None
         n_particles : int
-            Of the particle filter, by which known pixels weigh on missing ones before them; where
-            there are no such, none are needed. See `ppl_gen.neural.ancestral`.
+            Of the filter by which known pixels weigh on missing ones before them. Where there
+            are no such, one is enough, and all that is used.
 
         Returns
         -------
-        (n, D) tensor
+        Particles
         """
-        if not bool(evidence(known, range(self.width)).any()):
-            n_particles = 1
-        values = torch.where(known, x, 0.0).repeat_interleave(n_particles, 0)
+        known = ~x.isnan()
+        later = evidence(known, range(self.width))
+        count = n_particles if bool(later.any()) else 1
+        values = torch.where(known, x, 0.0).repeat_interleave(count, 0)
         if context is not None:
-            context = context.repeat_interleave(n_particles, 0)
+            context = context.repeat_interleave(count, 0)
         with torch.no_grad():
-            return ancestral_draw(self.steps(values, context), known, n_particles)
+            return draw_missing(self.steps(values, context), known, later, count)
 
 
 class PixelSteps(Steps):

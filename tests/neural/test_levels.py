@@ -23,9 +23,8 @@ def test_masses_sum_to_one(n_levels, n_logistics):
 def test_mass_is_that_of_the_bin():
     torch.manual_seed(0)
     mean, log_scale = torch.tensor([0.3, -0.8]).double(), torch.tensor([-1.0, 0.5]).double()
-    levels = DiscretisedLogisticMixture(
-        torch.cat([torch.tensor([0.2, -0.4]).double(), mean, log_scale]), 9
-    )
+    parameters = torch.cat([torch.tensor([0.2, -0.4]).double(), mean, log_scale])
+    levels = level_distribution(parameters.expand(9, 6), 9, 2)
     edges = (torch.arange(10.0).double() - 0.5) / 4.0 - 1.0
     edges[0], edges[-1] = -torch.inf, torch.inf
     below = torch.sigmoid((edges[:, None] - mean) / log_scale.exp())
@@ -36,7 +35,7 @@ def test_mass_is_that_of_the_bin():
 
 def test_a_far_level_keeps_a_finite_log_mass_and_gradient():
     parameters = torch.tensor([0.0, 1.0, -9.0], requires_grad=True)
-    density = DiscretisedLogisticMixture(parameters, 256).log_prob(torch.tensor(0.0))
+    density = level_distribution(parameters, 256, 1).log_prob(torch.tensor(0.0))
     density.backward()
     # 2 scales of exp(7) away: log mass near -2 exp(7), which no subtraction of sigmoids gives.
     assert -2300.0 < density.item() < -2100.0
@@ -45,9 +44,19 @@ def test_a_far_level_keeps_a_finite_log_mass_and_gradient():
 
 def test_draws_have_the_masses():
     torch.manual_seed(0)
-    levels = DiscretisedLogisticMixture(torch.tensor([0.5, -0.5, -0.6, 0.9, -2.0, -1.0]), 6)
-    drawn = levels.sample((40_000,))
-    frequencies = torch.bincount(drawn, minlength=6) / len(drawn)
-    masses = levels.log_prob(torch.arange(6.0)).exp()
+    parameters = torch.tensor([0.5, -0.5, -0.6, 0.9, -2.0, -1.0]).expand(40_000, 6)
+    drawn = level_distribution(parameters, 6, 2).sample()
+    frequencies = torch.bincount(drawn.long(), minlength=6) / len(drawn)
+    masses = level_distribution(parameters[:6], 6, 2).log_prob(torch.arange(6.0)).exp()
     # Four standard errors of a frequency.
     assert ((frequencies - masses).abs() < 4.0 * (masses / len(drawn)).sqrt() + 1e-4).all()
+
+
+def test_numbers_without_end_have_all_the_mass():
+    parameters = torch.tensor([[0.5, -0.5, -0.6, 0.9, -1.0, -0.5]], dtype=torch.float64)
+    numbers = torch.arange(-500.0, 1000.0, dtype=torch.float64)[:, None]
+    for lowest in (0.0, -torch.inf):
+        counts = DiscretisedLogisticMixture(parameters, lowest, torch.inf, loc=20.0, scale=9.0)
+        inside = numbers[numbers[:, 0] >= lowest]
+        # Beyond the numbers summed lie some 50 scales of the wider logistic.
+        assert counts.log_prob(inside).exp().sum().item() == pytest.approx(1.0, abs=1e-12)

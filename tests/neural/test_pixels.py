@@ -92,7 +92,7 @@ def test_the_cache_changes_nothing(kind, shape, share_known):
     with torch.no_grad():
         expected = draw_uncached(network, torch.where(known, x, 0.0), known, context)
     torch.manual_seed(3)
-    drawn = network.complete(x, known, context)
+    drawn = network.complete(x.masked_fill(~known, torch.nan), context, n_particles=1).draw()
     assert torch.equal(drawn, expected)
     assert torch.equal(drawn[known], x[known])
 
@@ -115,7 +115,7 @@ def test_pixels_known_below_weigh_on_missing_ones_above(kind):
     known = torch.tensor([False, True, False, True]).expand(1500, 4)
     x = torch.tensor([0.0, 1.0, 0.0, 1.0], dtype=torch.float64).expand(1500, 4)
     torch.manual_seed(6)
-    drawn = network.complete(x, known, n_particles=30)
+    drawn = network.complete(x.masked_fill(~known, torch.nan), n_particles=30).draw()
     assert torch.equal(drawn[known], x[known])
     images = all_images(4, 2)
     fitting = images[(images[:, 1] == 1.0) & (images[:, 3] == 1.0)]
