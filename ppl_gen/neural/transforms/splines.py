@@ -105,7 +105,8 @@ class RationalQuadratic:
     def __init__(self, bins: int = 8, bound: float = 5.0, least: float = 1e-3) -> None:
         if bins < 2:
             raise ValueError(f"RationalQuadratic: bins is {bins}; expected at least 2")
-        self.bins, self.bound, self.steepest = bins, bound, -math.log(least)
+        self.bins, self.bound = bins, bound
+        self.least, self.steepest = least, -math.log(least)
 
     @property
     def n_parameters(self) -> int:
@@ -150,14 +151,19 @@ class RationalQuadratic:
     def _piece(self, unit: Tensor, parameters: Tensor, axis: int) -> tuple[Tensor, ...]:
         """Find the bin of each value along x (axis 0) or y (1): its corner, size, derivatives."""
         bins = self.bins
-        raw = _soft_clip(parameters[..., : 2 * bins], self.steepest / 2)
-        sizes = raw.reshape(*raw.shape[:-1], 2, bins).softmax(-1)
+        raw = parameters[..., : 2 * bins]
+        # Sizes up to a factor: what a network's numbers are brought to needs no softmax, and the
+        # few sizes that are used are divided by the sum.
+        sizes = (raw.sigmoid() + self.least).reshape(*raw.shape[:-1], 2, bins)
         ends = sizes.cumsum(-1)  # (..., 2, K)
+        total = ends[..., -1]
         # Of the inner knots alone: rounding at either end cannot lead out of the bins.
-        at = (unit[..., None] >= ends[..., axis, :-1]).sum(-1, keepdim=True)
+        inner = ends[..., axis, :-1]
+        at = ((unit * total[..., axis])[..., None] >= inner).sum(-1, keepdim=True)
         both = at[..., None, :].expand(*at.shape[:-1], 2, 1)
         size = sizes.gather(-1, both)[..., 0]
-        corner = ends.gather(-1, both)[..., 0] - size
+        corner = (ends.gather(-1, both)[..., 0] - size) / total
+        size = size / total
         # Padded with 0, whose derivative is 1; clipped and exponentiated where needed alone.
         knots = functional.pad(parameters[..., 2 * bins :], (1, 1))
         derivative = _soft_clip(knots.gather(-1, torch.cat([at, at + 1], -1)), self.steepest).exp()
