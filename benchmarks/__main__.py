@@ -20,6 +20,7 @@ JOBS = (
     "hidden_markov",
     "bayesian_network",
     "factor_analysis",
+    "transformer",
 )
 PACKAGES = (
     "ppl_gen",
