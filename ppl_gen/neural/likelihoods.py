@@ -127,8 +127,8 @@ class BernoulliLikelihood(Likelihood):
 
 class _BernoulliRows(dist.Independent):  # type: ignore[misc]
     def log_prob(self, value: Tensor) -> Tensor:
-        logits = self.base_dist.logits
-        loss = binary_cross_entropy_with_logits(logits, value.expand_as(logits), reduction="none")
+        logits, value = torch.broadcast_tensors(self.base_dist.logits, value)  # type: ignore[no-untyped-call]
+        loss = binary_cross_entropy_with_logits(logits, value, reduction="none")
         return -loss.sum(-1)
 
 

@@ -208,6 +208,10 @@ class VariationalAutoencoder(DensityModule):
             z = self.prior().sample((n,))
             return z, self.decode(z, context).sample()
 
+    def centre(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """Mean of the rows of codes; the mode where entries are labels: (..., L) -> (..., D)."""
+        return self.likelihood.centre(self.outputs(z, context))
+
     def complete(self, x: Tensor, context: Tensor | None = None, n_draws: int = N_DRAWS) -> Tensor:
         """Fill in what is missing by its conditional mean, or mode where values are labels.
 

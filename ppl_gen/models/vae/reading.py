@@ -1,0 +1,132 @@
+"""What an autoencoder takes of the rows it is fitted to, and rows that it refuses."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+
+from ppl_gen.table_reader import constant_columns
+
+Array = Any
+
+__all__ = ["LIKELIHOODS", "N_PSEUDO_INPUTS", "check_range", "facts_of"]
+
+#: Names of likelihoods, the default first.
+LIKELIHOODS = ("normal", "bernoulli", "categorical", "discretised_logistic")
+#: Those of levels 0 to K - 1.
+LEVELLED = ("categorical", "discretised_logistic")
+#: Pseudo-inputs of a VampPrior, where there are as many rows: each is encoded at every step.
+N_PSEUDO_INPUTS = 64
+
+
+def facts_of(
+    values: Array, row_shape: tuple[int, ...], who: str, likelihood: str, n_levels: int | None
+) -> dict[str, Any]:
+    """Return what an autoencoder's network takes of the rows to fit.
+
+    Parameters
+    ----------
+    values : (n, D) array
+        NaN where missing.
+    row_shape : tuple of int
+    who : str
+        Whom errors name.
+    likelihood : str
+    n_levels : int or None
+
+    Returns
+    -------
+    dict
+        ``row_shape``; ``gaps``, whether there are any; ``location`` and ``scale`` (D,);
+        ``n_levels``, 0 where there are none; ``n_pseudo``.
+
+    Raises
+    ------
+    ValueError
+        If there is no such likelihood, or rows are not in its range.
+    """
+    if likelihood not in LIKELIHOODS:
+        raise ValueError(
+            f"{who}: there is no likelihood {likelihood!r}; expected one of "
+            f"{', '.join(map(repr, LIKELIHOODS))}"
+        )
+    if likelihood in LEVELLED:
+        n_levels = max(2, int(np.nanmax(values)) + 1) if n_levels is None else int(n_levels)
+    elif n_levels is not None:
+        raise ValueError(
+            f"{who}: n_levels is {n_levels}, but likelihood={likelihood!r} has no levels; leave it "
+            f"out, or take one of {', '.join(map(repr, LEVELLED))}"
+        )
+    check_range(values, who, likelihood, n_levels or 0)
+    location, scale = _standard(values, row_shape, who)
+    return {
+        "row_shape": row_shape,
+        "gaps": bool(np.isnan(values.sum())),
+        "location": location,
+        "scale": scale,
+        "n_levels": n_levels or 0,
+        "n_pseudo": min(len(values), N_PSEUDO_INPUTS),
+    }
+
+
+def _standard(values: Array, row_shape: tuple[int, ...], who: str) -> tuple[Array, Array]:
+    """Mean and scale of each column: its deviation; in images that of all pixels together."""
+    location = np.nanmean(values, axis=0)
+    variance = np.nanvar(values, axis=0)
+    if len(row_shape) > 1:
+        variance = np.full_like(variance, variance.mean())
+    else:
+        constant = constant_columns(values)
+        if constant.any():
+            warnings.warn(
+                f"{who}: {int(constant.sum())} constant column(s) (the first at place "
+                f"{np.flatnonzero(constant)[0]}), which say nothing; their scale is taken for one; "
+                "leave such columns out",
+                RuntimeWarning,
+                stacklevel=6,
+            )
+            variance = np.where(constant, 1.0, variance)
+    return location, np.sqrt(np.where(variance > 0.0, variance, 1.0))
+
+
+def check_range(values: Array, who: str, likelihood: str, n_levels: int) -> None:
+    """Refuse rows that a likelihood has no probability of; NaN is missing.
+
+    Raises
+    ------
+    ValueError
+        What the range is, and what to do.
+    """
+    if likelihood == "normal":
+        return
+    low, high = np.nanmin(values), np.nanmax(values)
+    if likelihood == "bernoulli":
+        _check_binary(values, low, high, who)
+        return
+    if low < 0 or high > n_levels - 1:
+        raise ValueError(
+            f"{who}: likelihood={likelihood!r} takes the levels 0 to {n_levels - 1}; X goes from "
+            f"{low:g} to {high:g}: shift the levels to start at 0, or raise n_levels"
+        )
+    broken = values[values != np.floor(values)]
+    if not np.isnan(broken).all():
+        raise ValueError(
+            f"{who}: likelihood={likelihood!r} takes whole levels 0 to {n_levels - 1}; X has "
+            f"{broken[~np.isnan(broken)][0]:g}: round, after scaling (such as 255 * X), or use "
+            "likelihood='normal'"
+        )
+
+
+def _check_binary(values: Array, low: float, high: float, who: str) -> None:
+    if low < 0 or high > 1:
+        raise ValueError(
+            f"{who}: likelihood='bernoulli' takes the values 0 and 1; X goes from {low:g} to "
+            f"{high:g}: binarise it (X > {(low + high) / 2:g}), or use "
+            f"likelihood='discretised_logistic', n_levels={max(2, int(high) + 1)}"
+        )
+    between = values[(values > 0) & (values < 1)]
+    if len(between):
+        raise ValueError(
+            f"{who}: likelihood='bernoulli' takes the values 0 and 1, and is no density of those "
+            f"between; X has {between[0]:g}: binarise it (X > 0.5), or use likelihood='normal'"
+        )
