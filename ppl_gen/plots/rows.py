@@ -1,4 +1,4 @@
-"""Pictures of models of rows: mixtures, classifiers, and what a fit climbed."""
+"""Pictures of models of rows: mixtures and classifiers."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -87,35 +87,6 @@ def _moments(model: Any, draw: dict[str, Array]) -> list[tuple[Array, Array]]:
             covariance = np.diag(np.broadcast_to(spread[k], (width,)))
         moments.append((mean, covariance))
     return moments
-
-
-def plot_history(model: Any, *, ax: Any = None) -> "Axes":
-    """Draw what EM or SVI climbed, over its steps: nats a row, or the ELBO in nats.
-
-    Parameters
-    ----------
-    model : GenerativeModel
-        Fitted by EM or SVI.
-    ax : matplotlib.axes.Axes, optional
-
-    Raises
-    ------
-    ValueError
-        If the method climbs nothing, as NUTS.
-    """
-    history, label = getattr(model, "history_", None), "objective, nats a row"
-    if history is None:
-        history, label = model.posterior_.info.get("history"), "ELBO, nats"
-    if history is None:
-        raise ValueError(
-            f"plot_history: {type(model).__name__} was fitted by {model.posterior_.method!r}, "
-            "which has no objective; expected 'em' with steps, or 'svi'"
-        )
-    ax = axes_or_new(ax)
-    marker = "." if len(history) <= 100 else ""
-    ax.plot(np.arange(1, len(history) + 1), history, marker=marker, color="C0")
-    ax.set(xlabel="step", ylabel=label)
-    return ax  # type: ignore[no-any-return]
 
 
 def plot_calibration(y: Any, proba: Array, classes: Array, *, ax: Any = None) -> "Axes":

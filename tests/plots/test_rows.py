@@ -65,31 +65,6 @@ def test_a_mixture_without_ellipses_is_refused():
         plots.plot_mixture(model, [[0, 1]])
 
 
-def test_history_is_the_objective_of_each_step(penguins):
-    model = GaussianMixture(2, random_state=0).fit(penguins[SIZES])
-    line = plots.plot_history(model).lines[0]
-    np.testing.assert_array_equal(line.get_xdata(), np.arange(1, model.n_iter_ + 1))
-    np.testing.assert_array_equal(line.get_ydata(), model.history_)
-
-
-class Fitted:
-    """What `plot_history` reads of a model that EM did not fit."""
-
-    def __init__(self, method, info):
-        self.posterior_ = self
-        self.method, self.info = method, info
-
-
-def test_history_of_svi_is_its_elbo():
-    line = plots.plot_history(Fitted("svi", {"history": np.arange(300.0)})).lines[0]
-    np.testing.assert_array_equal(line.get_ydata(), np.arange(300.0))
-
-
-def test_nuts_has_no_history():
-    with pytest.raises(ValueError, match="fitted by 'nuts', which has no objective"):
-        plots.plot_history(Fitted("nuts", {}))
-
-
 def test_calibration_draws_each_bin_with_its_interval():
     proba = np.array([[0.9, 0.1]] * 10 + [[0.4, 0.6]] * 5)
     y = np.array(["a"] * 9 + ["b"] + ["b"] * 3 + ["a"] * 2)
@@ -124,7 +99,6 @@ def test_explanation_draws_terms_that_sum_to_the_title(penguins):
         lambda ax: plots.plot_explanation(
             pd.DataFrame({"label": ["a"], "against": ["b"], "prior": [0.5]}), ax=ax
         ),
-        lambda ax: plots.plot_history(Fitted("svi", {"history": [1.0, 2.0]}), ax=ax),
     ],
 )
 def test_axes_that_are_given_are_drawn_on(draw):
