@@ -21,7 +21,7 @@ from pyro.poutine import Trace
 from pyro.poutine.util import prune_subsample_sites
 from pyro.util import warn_if_nan
 from torch import Tensor
-from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
+from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence, register_kl
 
 from ppl_gen.inference.training.objective import Batch, Objective, Parts
 
@@ -359,6 +359,18 @@ def _times(share: Tensor, site: Site) -> Callable[[Tensor], Tensor]:
     """What multiplies the gradient of a site's value by the share of each particle and row."""
     factor = share.reshape(share.shape + (1,) * len(site["fn"].event_shape))
     return lambda gradient: gradient * factor
+
+
+@register_kl(MultivariateNormal, Independent)  # type: ignore[no-untyped-call, untyped-decorator]
+def _kl_from_mean_field(q: MultivariateNormal, p: Independent[Any]) -> Tensor:
+    """KL of a multivariate normal from independent normals, which torch lacks."""
+    if not isinstance(p.base_dist, Normal) or p.reinterpreted_batch_ndims != 1:
+        raise NotImplementedError
+    loc, scale = p.base_dist.loc, p.base_dist.scale
+    spread = (q.scale_tril / scale.unsqueeze(-1)).square().sum((-2, -1))
+    shift = ((q.loc - loc) / scale).square().sum(-1)
+    log_ratio = (scale.log() - q.scale_tril.diagonal(dim1=-2, dim2=-1).log()).sum(-1)
+    return 0.5 * (spread + shift - q.event_shape[0]) + log_ratio
 
 
 @singledispatch

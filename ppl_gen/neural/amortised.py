@@ -1,14 +1,11 @@
 """Amortised guides: distributions of latents, of the numbers that an encoder puts out."""
 
-from typing import Any
-
 import pyro.distributions as dist
 import torch
 from pyro.distributions import TorchDistribution
 from pyro.distributions.transforms import ConditionalAffineAutoregressive
 from pyro.nn import ConditionalAutoRegressiveNN
 from torch import Tensor, nn
-from torch.distributions import Independent, MultivariateNormal, Normal, register_kl
 from torch.nn.functional import softplus
 
 __all__ = ["POSTERIORS", "AmortisedPosterior", "FullRank", "InverseAutoregressive", "MeanField"]
@@ -133,15 +130,3 @@ POSTERIORS: dict[str, type[AmortisedPosterior]] = {
     "full_rank": FullRank,
     "iaf": InverseAutoregressive,
 }
-
-
-@register_kl(MultivariateNormal, Independent)  # type: ignore[no-untyped-call, untyped-decorator]
-def _kl_from_mean_field(q: MultivariateNormal, p: Independent[Any]) -> Tensor:
-    """KL of a multivariate normal from independent normals, which torch lacks."""
-    if not isinstance(p.base_dist, Normal) or p.reinterpreted_batch_ndims != 1:
-        raise NotImplementedError
-    loc, scale = p.base_dist.loc, p.base_dist.scale
-    spread = (q.scale_tril / scale.unsqueeze(-1)).square().sum((-2, -1))
-    shift = ((q.loc - loc) / scale).square().sum(-1)
-    log_ratio = (scale.log() - q.scale_tril.diagonal(dim1=-2, dim2=-1).log()).sum(-1)
-    return 0.5 * (spread + shift - q.event_shape[0]) + log_ratio
