@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ppl_gen.inference.training.objective import Batch
+from ppl_gen.inference.training.parallel import Processes
 
 __all__ = ["Loading", "as_rows", "split"]
 
@@ -68,10 +69,12 @@ class Loading:
         Those to take.
     batch_size : int
         Rows of a batch, at most; batches are of nearly equal size.
-    device, dtype
-        Of the tensors; the dtype is that of floats, and whole numbers become int64.
-    rank, processes : int
-        Which share of every batch to take, of how many.
+    processes : Processes
+        Their device is that of the tensors, and each takes its share of every batch.
+    dtype : torch.dtype
+        Of floats; whole numbers become int64.
+    who : str
+        How messages begin.
     """
 
     def __init__(
@@ -79,35 +82,46 @@ class Loading:
         arrays: Mapping[str, NDArray[Any]],
         rows: Rows,
         batch_size: int,
-        *,
-        device: torch.device,
+        processes: Processes,
         dtype: torch.dtype,
-        rank: int = 0,
-        processes: int = 1,
+        who: str,
     ) -> None:
         arrays = dict(arrays)
         if "weight" in arrays and len(rows):
-            arrays["weight"] = arrays["weight"] / arrays["weight"][rows].mean()
-        self.rows, self.device, self.dtype = rows, device, dtype
-        self.rank, self.processes = rank, processes
+            mean = arrays["weight"][rows].mean()
+            if not mean > 0.0:
+                raise ValueError(f"{who}: all weights are 0; expected some above")
+            arrays["weight"] = arrays["weight"] / mean
+        self.rows, self.dtype, self.processes = rows, dtype, processes
         self.n_batches = -(-len(rows) // batch_size)
+        if 0 < len(rows) < self.n_batches * processes.count:
+            raise ValueError(
+                f"{who}: batches of {len(rows) // self.n_batches} rows cannot be shared by "
+                f"{processes.count} processes; expected a row for each; raise batch_size"
+            )
         self._sampler = _Batches()
         self._loader: DataLoader[Batch] = DataLoader(
             _Arrays(arrays, rows),
             sampler=self._sampler,
             batch_size=None,
             collate_fn=_as_it_is,
-            pin_memory=device.type == "cuda",
+            pin_memory=processes.device.type == "cuda",
             # An epoch draws a number for its workers, which must not be from the noise's stream.
             generator=torch.Generator(),
         )
 
+    def size(self, batch: int) -> int:
+        """Return the rows of a batch, those of all processes together."""
+        whole, left = divmod(len(self.rows), self.n_batches)
+        return whole + (batch < left)
+
     def places(self, order: Rows | None) -> list[Rows]:
-        """Return this process's rows of each batch, in an order of `rows`."""
+        """Return this process's places in `rows` of each batch, in an order of them."""
         places = np.arange(len(self.rows)) if order is None else order
         batches = np.array_split(places, self.n_batches)
-        if self.processes > 1:
-            batches = [np.array_split(b, self.processes)[self.rank] for b in batches]
+        count, rank = self.processes.count, self.processes.rank
+        if count > 1:
+            batches = [np.array_split(b, count)[rank] for b in batches]
         return batches
 
     def batches(self, order: Rows | None = None, first: int = 0) -> Iterator[Batch]:
@@ -118,7 +132,7 @@ class Loading:
 
     def _moved(self, tensor: torch.Tensor) -> torch.Tensor:
         dtype = self.dtype if tensor.is_floating_point() else torch.int64
-        return tensor.to(self.device, dtype, non_blocking=True)
+        return tensor.to(self.processes.device, dtype, non_blocking=True)
 
 
 class _Arrays(Dataset[Batch]):

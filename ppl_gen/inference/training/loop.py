@@ -3,29 +3,36 @@
 import math
 import time
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyro
 import torch
-from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
+from torch import Tensor
 from tqdm.auto import tqdm
 
+from ppl_gen.inference.base import ONE_AT_A_TIME
+from ppl_gen.inference.training.checkpoint import Checkpoint, described, fingerprint
 from ppl_gen.inference.training.interrupts import Interrupts, held_back
 from ppl_gen.inference.training.loading import Loading, as_rows, split
-from ppl_gen.inference.training.objective import Objective, Parts
+from ppl_gen.inference.training.means import Means
+from ppl_gen.inference.training.objective import Objective
 from ppl_gen.inference.training.parallel import Processes
 from ppl_gen.inference.training.settings import Training
 from ppl_gen.inference.training.steps import NonFinite, Player
+from ppl_gen.inference.training.weights import Weights, tensors_of
 
 __all__ = ["Trained", "train"]
 
-#: Steps whose losses wait on the device before they are summed.
-_PENDING = 256
+#: Settings with which a run may go on otherwise than it began.
+_FREE = ("epochs", "patience", "max_seconds", "checkpoint", "checkpoint_minutes")
+
+#: Streams of torch's random numbers, apart from each other and from the one of the first weights.
+_VALIDATION, _STEPS = 0, 1
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,7 @@ class Trained:
     history : DataFrame
         A row an epoch: ``epoch`` (from 1), ``loss`` (mean over the epoch's rows, in nats),
         ``validation_loss`` (where there is validation), ``learning_rate``, ``seconds`` (since the
-        start), and the mean of every other part of the loss. The last may be of a part of an
+        start), and the mean of every other part of the loss. The last row may be of a part of an
         epoch.
     n_epochs : int
         Rows of it.
@@ -92,7 +99,7 @@ def train(
     Raises
     ------
     ValueError, TypeError
-        Before any work: settings or data that do not fit.
+        Before any work: settings or data that do not fit, a checkpoint of another training.
     FloatingPointError
         The loss or a gradient was no finite number: the step, and what of it, are named.
 
@@ -100,19 +107,42 @@ def train(
     -----
     RuntimeWarning
         If Ctrl-C ended it; the weights are the best so far. A second Ctrl-C raises.
+
+    Notes
+    -----
+    Started by ``torchrun``, each process takes its share of every batch, the first one writes
+    checkpoints and shows the bar, and all end with the same weights.
     """
     training = Training() if training is None else training
     training.check()
     arrays = as_rows(data, who)
-    processes = Processes(device, training.precision)
-    cuda = [processes.device] if processes.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda), held_back() as interrupts:
-        torch.manual_seed(_stream(seed, 1 + processes.rank))
-        loop = _Loop(objective, arrays, training, seed, processes, who)
-        return loop.run(interrupts, progress)
+    processes = Processes(device, training.precision, who)
+    with (
+        ONE_AT_A_TIME,
+        torch.random.fork_rng(devices=processes.generators),
+        held_back() as interrupts,
+        warnings.catch_warnings(),
+    ):
+        # The step is found here, and raised.
+        warnings.filterwarnings("ignore", message="Encountered (NaN|\\+?inf)", category=UserWarning)
+        run = _Run(objective, arrays, training, seed, processes, who)
+        if training.checkpoint is not None:
+            run.open_checkpoint(
+                _identity(objective, arrays, training, seed, processes, description)
+            )
+        trained = run.go(interrupts, progress and processes.rank == 0)
+    if trained.stopped == "interrupted":
+        kept = "" if training.checkpoint is None else "; the same training, started again, goes on"
+        warnings.warn(
+            f"{who}: interrupted in epoch {trained.n_epochs} of {training.epochs}; the fit is "
+            f"partial: it keeps the best weights so far, and can be used and saved{kept}",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+    return trained
 
 
-class _Loop:
+class _Run:
     """A run of training, and where it has got to."""
 
     def __init__(
@@ -128,206 +158,243 @@ class _Loop:
         self.processes, self.who = processes, who
         self.module = objective.module.to(processes.device)
         names = {parameter: name for name, parameter in self.module.named_parameters()}
-        if not names:
+        like = next((p for p in names if p.is_floating_point()), None)
+        if like is None:
             raise ValueError(f"{who}: the module has no parameters; expected some to train")
-        dtype = next((p.dtype for p in names if p.is_floating_point()), torch.float32)
         n = len(arrays["x"])
-        chosen = split(n, training.n_validation(n), seed, who)
+        rows = split(n, training.n_validation(n), seed, who)
         self.rows, self.validation = (
-            Loading(arrays, rows, training.batch_size, device=processes.device, dtype=dtype)
-            for rows in chosen
+            Loading(arrays, chosen, training.batch_size, processes, like.dtype, who)
+            for chosen in rows
         )
+        n_steps = training.epochs * self.rows.n_batches
         self.players = {
-            player: Player(
-                {names[p]: p for p in parameters},
-                training,
-                training.epochs * self.rows.n_batches,
-            )
+            player: Player({names[p]: p for p in parameters}, training, n_steps)
             for player, parameters in objective.players.items()
         }
-        self.average = (
-            None
-            if training.ema is None
-            else AveragedModel(self.module, multi_avg_fn=self._update_average)
-        )
+        processes.share_weights(list(tensors_of(self.module).values()))
+        self.weights = Weights(self.module, training.ema)
+        self.best: dict[str, Any] | None = None
         self.epoch = self.batch = self.step = 0
         self.seconds = 0.0
+        self.late = False
         self.history: list[dict[str, float]] = []
-        self.means = _Means()
-        self.best: tuple[float, int, dict[str, Tensor]] | None = None
+        self.means = Means()
+        self.checkpoint: Checkpoint | None = None
+        torch.manual_seed(self._stream(_STEPS))
 
-    # -- the loop ------------------------------------------------------------------------------
-
-    def run(self, interrupts: Interrupts, progress: bool) -> Trained:
+    def go(self, interrupts: Interrupts, progress: bool) -> Trained:
         """Train until something ends it."""
-        begun = time.perf_counter() - self.seconds
+        self._begun = self._saved = time.perf_counter()
+        self._begun -= self.seconds
         stopped = self._ended()
         bar: Any = tqdm(
             total=self.training.epochs, initial=self.epoch, desc=self.who, disable=not progress
         )
-        with bar:
+        with bar, ExitStack() as unchecked:
             while stopped is None:
-                stopped = self._run_epoch(interrupts, begun)
+                stopped = self._run_epoch(interrupts, bar, unchecked)
                 if self.batch == self.rows.n_batches:
                     self._end_epoch()
-                    bar.set_postfix(self._shown(), refresh=False)
                     bar.update()
                     stopped = stopped or self._ended()
-        return self._finish(stopped)
+        self._save()
+        if self.batch:
+            self._end_part(stopped)
+        self.weights.keep(None if self.best is None else self.best["tensors"])
+        self.processes.share_weights(list(tensors_of(self.module).values()))
+        self.module.eval()
+        return Trained(
+            pd.DataFrame(self.history),
+            len(self.history),
+            len(self.history) if self.best is None else self.best["epoch"],
+            stopped,
+        )
 
-    def _run_epoch(self, interrupts: Interrupts, begun: float) -> str | None:
-        """Take the steps that are left of the epoch; return what ended them before the last."""
-        limit = math.inf if self.training.max_seconds is None else self.training.max_seconds
+    # -- steps ---------------------------------------------------------------------------------
+
+    def _run_epoch(self, interrupts: Interrupts, bar: Any, unchecked: ExitStack) -> str | None:
+        """Take the steps that are left of the epoch; return what ended them, if not the last."""
+        training = self.training
+        limit = math.inf if training.max_seconds is None else training.max_seconds
+        pause = math.inf if self.checkpoint is None else 60.0 * training.checkpoint_minutes
+        shown = time.perf_counter()
         self.module.train()
         order = np.random.default_rng([self.seed, 1, self.epoch]).permutation(len(self.rows.rows))
         for batch in self.rows.batches(order, self.batch):
+            n = len(batch["x"])
+            self._share = n / self.rows.size(self.batch)
             try:
                 with self.processes.autocast():
                     parts = self.objective.step(batch, self._descend)
             except NonFinite as error:
                 raise FloatingPointError(self._diagnosis(error, order)) from error
-            self.means.add(parts, len(batch["x"]))
+            if self.step == 0:
+                self._check_parts(parts)
+            self.means.add(parts, n)
             self.batch += 1
             self.step += 1
-            if self.average is not None:
-                self.average.update_parameters(self.module)
-            self.seconds = time.perf_counter() - begun
-            if interrupts.pressed:
-                return "interrupted"
-            if self.seconds >= limit:
-                return "max_seconds"
+            self.weights.update(self.step)
+            if not self._unchecked:
+                # Distributions have checked one batch; they would wait for the device at each.
+                unchecked.enter_context(pyro.validation_enabled(False))
+                self._unchecked = True
+            now = time.perf_counter()
+            self.seconds = now - self._begun
+            pressed, self.late, due = self.processes.agree(
+                interrupts.pressed, self.seconds >= limit, now - self._saved >= pause
+            )
+            if due:
+                self._save()
+            if pressed or self.late:
+                return "interrupted" if pressed else "max_seconds"
+            if now - shown > 1.0:
+                shown = now
+                self._show(bar)
         return None
+
+    #: Whether distributions have stopped to check their values.
+    _unchecked = False
 
     def _descend(
         self, loss: Tensor, player: str | None = None, parts: Mapping[str, Tensor] | None = None
     ) -> None:
         chosen = next(iter(self.players.values())) if player is None else self.players[player]
         try:
-            chosen.descend(loss, self.processes, 1.0)
+            chosen.descend(loss, self.processes, self._share)
         except NonFinite as error:
             bad = [n for n, v in (parts or {}).items() if n != "loss" and not v.isfinite().all()]
             if bad:
                 raise NonFinite(f"{error}, and so is its part {', '.join(bad)}") from None
             raise
 
+    def _check_parts(self, parts: Any) -> None:
+        named = isinstance(parts, Mapping) and "loss" in parts
+        if not named or any(value.ndim for value in parts.values()):
+            told = {n: tuple(v.shape) for n, v in parts.items()} if named else type(parts).__name__
+            raise ValueError(
+                f"{self.who}: {type(self.objective).__name__}.step returned {told}; expected a "
+                "dict of scalars with 'loss' among them"
+            )
+
+    # -- epochs --------------------------------------------------------------------------------
+
     def _end_epoch(self) -> None:
-        row = {"epoch": self.epoch + 1, **self._losses()}
+        row = self._row()
         for player in self.players.values():
             player.end_epoch(row.get("validation_loss", row["loss"]))
         self.history.append(row)
         self._keep_best(row)
-        self.means = _Means()
+        self.means = Means()
         self.epoch, self.batch = self.epoch + 1, 0
 
-    def _losses(self) -> dict[str, float]:
-        means = self.means.read()
-        row = {"loss": means.pop("loss")}
+    def _end_part(self, stopped: str) -> None:
+        """Count a part of an epoch for one, after the state to go on from was kept."""
+        row = self._row(validate=stopped != "interrupted")
+        self.history.append(row)
+        self._keep_best(row)
+
+    def _row(self, validate: bool = True) -> dict[str, float]:
+        means = self.means.read(self.processes)
+        row = {"epoch": self.epoch + 1, "loss": means.pop("loss")}
         if len(self.validation.rows):
-            row["validation_loss"] = self._validate()
-        first = next(iter(self.players.values()))
-        return row | {"learning_rate": first.learning_rate, "seconds": self.seconds} | means
+            row["validation_loss"] = self._validate() if validate else math.nan
+        rate = next(iter(self.players.values())).learning_rate
+        return row | {"learning_rate": rate, "seconds": self.seconds} | means
 
     def _validate(self) -> float:
-        means = _Means()
+        means = Means()
         self.module.eval()
-        cuda = [self.processes.device] if self.processes.device.type == "cuda" else []
         with (
-            self._averaged_weights(),
+            self.weights.averaged(),
             torch.no_grad(),
-            torch.random.fork_rng(devices=cuda),
+            torch.random.fork_rng(devices=self.processes.generators),
             self.processes.autocast(),
         ):
             # The same noise each time, so that epochs differ by their weights alone.
-            torch.manual_seed(_stream(self.seed, 0))
+            torch.manual_seed(self._stream(_VALIDATION))
             for batch in self.validation.batches():
                 means.add(self.objective.validate(batch), len(batch["x"]))
-        loss = means.read()["loss"]
+        loss = means.read(self.processes)["loss"]
         if not math.isfinite(loss):
             raise FloatingPointError(
                 f"{self.who}: the validation loss is {loss} after epoch {self.epoch + 1}, while "
                 "the loss is finite; look for rows unlike the others, lower learning_rate (now "
-                f"{self.training.learning_rate}), or set clip_norm"
+                f"{self.training.learning_rate}), or set clip_norm (now {self.training.clip_norm})"
             )
         return loss
 
     def _keep_best(self, row: Mapping[str, float]) -> None:
-        loss = row.get("validation_loss")
-        if loss is not None and (self.best is None or loss < self.best[0]):
-            with self._averaged_weights():
-                self.best = (loss, int(row["epoch"]), _copied(self.module))
+        loss = row.get("validation_loss", math.nan)
+        # NaN is no loss: there was no validation.
+        if not math.isnan(loss) and (self.best is None or loss < self.best["loss"]):
+            tensors = self.weights.copy()
+            self.best = {"loss": loss, "epoch": int(row["epoch"]), "tensors": tensors}
 
     def _ended(self) -> str | None:
-        training = self.training
-        if self.epoch >= training.epochs:
+        patience = self.training.patience
+        if self.epoch >= self.training.epochs:
             return "epochs"
-        if (
-            training.patience is not None
-            and self.best is not None
-            and self.epoch - self.best[1] >= training.patience
-        ):
+        if patience and self.best is not None and self.epoch - self.best["epoch"] >= patience:
             return "patience"
-        if training.max_seconds is not None and self.seconds >= training.max_seconds:
-            return "max_seconds"
-        return None
+        return "max_seconds" if self.late else None
 
-    def _finish(self, stopped: str) -> Trained:
-        if self.batch:
-            # A part of an epoch counts as one, where there is time to look at it.
-            if stopped == "interrupted":
-                means = self.means.read()
-                self.history.append({"epoch": self.epoch + 1, "loss": means.pop("loss")} | means)
-            else:
-                self.history.append({"epoch": self.epoch + 1, **self._losses()})
-                self._keep_best(self.history[-1])
-        best_epoch = len(self.history)
-        with torch.no_grad():
-            if self.best is not None:
-                best_epoch = self.best[1]
-                _restore(self.module, self.best[2])
-            elif self.average is not None:
-                for own, averaged in self._pairs():
-                    own.copy_(averaged)
-        self.module.eval()
-        if stopped == "interrupted":
-            warnings.warn(
-                f"{self.who}: interrupted after {self.step} steps, in epoch {self.epoch + 1} of "
-                f"{self.training.epochs}; the fit is partial: it keeps the best weights so far, "
-                "and can be used and saved",
-                RuntimeWarning,
-                stacklevel=4,
-            )
-        return Trained(pd.DataFrame(self.history), len(self.history), best_epoch, stopped)
+    # -- checkpoints ---------------------------------------------------------------------------
 
-    # -- weights -------------------------------------------------------------------------------
+    def open_checkpoint(self, identity: Mapping[str, Any]) -> None:
+        """Keep checkpoints from now on, and go on from the one that is there."""
+        self.checkpoint = Checkpoint(self.training.checkpoint, identity, self.who)
+        state = self.checkpoint.read()
+        if state is None:
+            return
+        for name in ("epoch", "batch", "step", "seconds", "history", "best"):
+            setattr(self, name, state[name])
+        self.means = Means(state["means"] if self.processes.rank == 0 else None)
+        self.weights.load(state["weights"])
+        for name, player in self.players.items():
+            player.load(state["players"][name])
+        torch.set_rng_state(state["random"]["cpu"][self.processes.rank])
+        for device, kept in zip(self.processes.generators, state["random"]["device"], strict=True):
+            torch.cuda.set_rng_state(kept[self.processes.rank], device)
+        limit = self.training.max_seconds
+        self.late = limit is not None and self.seconds >= limit
 
-    def _update_average(self, averages: Any, currents: Any, _: Any) -> None:
-        # A plain mean at first: else the start would weigh far more than any step.
-        rate = max(1.0 - float(self.training.ema or 0.0), 1.0 / self.step)
-        torch._foreach_lerp_(averages, currents, rate)
+    def _save(self) -> None:
+        if self.checkpoint is None:
+            return
+        gather = self.processes.gather
+        devices = self.processes.generators
+        state = {
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "step": self.step,
+            "seconds": self.seconds,
+            "history": self.history,
+            "best": self.best,
+            "means": self.means.state(self.processes),
+            "weights": self.weights.state(),
+            "players": {name: player.state() for name, player in self.players.items()},
+            "random": {
+                "cpu": gather(torch.get_rng_state()),
+                "device": [gather(torch.cuda.get_rng_state(d)) for d in devices],
+            },
+        }
+        if self.processes.rank == 0:
+            self.checkpoint.write(state, self.step)
+        self._saved = time.perf_counter()
 
-    def _pairs(self) -> Iterator[tuple[nn.Parameter, nn.Parameter]]:
-        assert self.average is not None
-        return zip(self.module.parameters(), self.average.module.parameters(), strict=True)
-
-    @contextmanager
-    def _averaged_weights(self) -> Iterator[None]:
-        """Have the averaged weights in the module, where there are any."""
-        self._exchange()
-        try:
-            yield
-        finally:
-            self._exchange()
-
-    def _exchange(self) -> None:
-        if self.average is not None:
-            for own, averaged in self._pairs():
-                own.data, averaged.data = averaged.data, own.data
+    def _stream(self, number: int) -> int:
+        entropy = [self.seed, number, self.processes.rank]
+        return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
 
     # -- messages ------------------------------------------------------------------------------
 
-    def _shown(self) -> dict[str, str]:
-        row = self.history[-1]
-        return {n: f"{row[n]:.5g}" for n in ("loss", "validation_loss") if n in row}
+    def _show(self, bar: Any) -> None:
+        loss = next(iter(self.players.values())).loss
+        told = f"loss {loss:.5g}, batch {self.batch} of {self.rows.n_batches}"
+        if self.best is not None:
+            told += f", best validation {self.best['loss']:.5g}"
+        bar.set_postfix_str(told)
 
     def _diagnosis(self, error: NonFinite, order: np.ndarray[Any, Any]) -> str:
         places = self.rows.places(order)[self.batch]
@@ -348,49 +415,26 @@ class _Loop:
         )
 
 
-class _Means:
-    """Means of the parts of losses over rows; the device is waited for now and then."""
-
-    def __init__(self) -> None:
-        self.rows = 0
-        self.totals: dict[str, float] = {}
-        self._pending: list[tuple[int, Parts]] = []
-
-    def add(self, parts: Parts, rows: int) -> None:
-        self._pending.append((rows, {name: value.detach() for name, value in parts.items()}))
-        if len(self._pending) >= _PENDING:
-            self.sum()
-
-    def sum(self) -> None:
-        """Add what waits to the totals."""
-        names = {name for _, parts in self._pending for name in parts}
-        for name in sorted(names):
-            found = [(rows, parts[name]) for rows, parts in self._pending if name in parts]
-            values = torch.stack([value for _, value in found]).tolist()
-            self.totals[name] = self.totals.get(name, 0.0) + math.fsum(
-                rows * value for (rows, _), value in zip(found, values, strict=True)
-            )
-        self.rows += sum(rows for rows, _ in self._pending)
-        self._pending = []
-
-    def read(self) -> dict[str, float]:
-        self.sum()
-        return {name: total / self.rows for name, total in self.totals.items()}
-
-
-def _stream(seed: int, number: int) -> int:
-    """Seed of a stream of torch's random numbers, apart from the one that made the weights."""
-    return int(np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)[0] >> 1)
-
-
-def _copied(module: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in _tensors(module).items()}
-
-
-def _tensors(module: nn.Module) -> dict[str, Tensor]:
-    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
-
-
-def _restore(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    for name, tensor in _tensors(module).items():
-        tensor.copy_(tensors[name])
+def _identity(
+    objective: Objective,
+    arrays: Mapping[str, Any],
+    training: Training,
+    seed: int,
+    processes: Processes,
+    description: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """Return what tells a training from others."""
+    settings = training.get_params(deep=False)
+    return {
+        "objective": type(objective).__name__,
+        "model": dict(description or {}),
+        "weights": {
+            name: f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+            for name, tensor in tensors_of(objective.module).items()
+        },
+        "data": {name: fingerprint(array) for name, array in arrays.items()},
+        "settings": {n: described(v) for n, v in settings.items() if n not in _FREE},
+        "seed": seed,
+        "device": processes.device.type,
+        "processes": processes.count,
+    }

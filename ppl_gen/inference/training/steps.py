@@ -40,6 +40,11 @@ class Player:
     training : Training
     n_steps : int
         How many there will be at most, for a schedule that ends.
+
+    Attributes
+    ----------
+    loss : float
+        Of the last step.
     """
 
     def __init__(
@@ -51,6 +56,7 @@ class Player:
         self.optimizer = _optimizer(self.parameters, training)
         self.schedule = _schedule(self.optimizer, training, n_steps)
         self._often = training.schedule == "cosine"
+        self.loss = math.nan
 
     @property
     def learning_rate(self) -> float:
@@ -65,15 +71,22 @@ class Player:
         NonFinite
             Before anything was changed.
         """
-        self.optimizer.zero_grad(set_to_none=True)
+        for parameter in self.parameters:
+            parameter.grad = None
         processes.backward(loss, self.parameters)
         loss = processes.average(self.parameters, loss.detach(), share)
         gradients = [p.grad for p in self.parameters if p.grad is not None]
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        if not gradients:
+            raise ValueError(
+                "train: the loss does not depend on the parameters that are to descend it; "
+                "expected one that does; look for a detach() or no_grad() on its way"
+            )
+        norms = torch._foreach_norm(gradients)
         # The one time in a step that a device is waited for.
-        value, length = torch.stack([loss.to(norm.dtype), norm]).tolist()
-        if not (math.isfinite(value) and math.isfinite(length)):
-            raise NonFinite(self._blame(value, length))
+        self.loss, *lengths = torch.stack([loss.to(norms[0].dtype), *norms]).tolist()
+        length = math.hypot(*lengths)
+        if not (math.isfinite(self.loss) and math.isfinite(length)):
+            raise NonFinite(self._blame(self.loss, length))
         if self.clip_norm is not None and length > self.clip_norm:
             torch._foreach_mul_(gradients, self.clip_norm / length)
         self.optimizer.step()
@@ -86,6 +99,17 @@ class Player:
             self.schedule.step(loss)
         elif self.schedule is not None and not self._often:
             self.schedule.step()
+
+    def state(self) -> dict[str, Any]:
+        """Return where optimiser and schedule stand."""
+        schedule = None if self.schedule is None else self.schedule.state_dict()
+        return {"optimizer": self.optimizer.state_dict(), "schedule": schedule}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.schedule is not None:
+            self.schedule.load_state_dict(state["schedule"])
 
     def _blame(self, loss: float, norm: float) -> str:
         if not math.isfinite(loss):

@@ -1,0 +1,218 @@
+"""A run that stopped, however it stopped, goes on to what it would have come to."""
+
+import functools
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from training_cases import Denoiser, Normal, rows, same, weights
+
+from ppl_gen import MaximumLikelihood, Training
+from ppl_gen.inference.training.checkpoint import CheckpointError
+from ppl_gen.inference.training.loop import train
+
+TESTS = Path(__file__).parents[2]
+
+#: Whatever has a state of its own, and a checkpoint at every step.
+EVERYTHING = {
+    "epochs": 6,
+    "batch_size": 9,
+    "learning_rate": 0.02,
+    "optimizer": "adamw",
+    "weight_decay": 0.01,
+    "schedule": "cosine",
+    "clip_norm": 1.0,
+    "ema": 0.9,
+    "validation": 0.2,
+    "checkpoint_minutes": 1e-9,
+}
+
+IN_A_PROCESS = """
+import sys
+sys.path.insert(0, {tests!r})
+from training_cases import Denoiser, rows
+from ppl_gen import Training
+from ppl_gen.inference.training.loop import train
+train(Denoiser(kill_at={kill_at}), rows(), Training(checkpoint={path!r}, **{settings!r}), seed=3)
+"""
+
+
+def run(objective=None, seed=3, data=None, **settings):
+    objective = Denoiser() if objective is None else objective
+    trained = train(
+        objective, rows() if data is None else data, Training(**EVERYTHING | settings), seed=seed
+    )
+    return objective, trained
+
+
+def test_killed_in_an_epoch_and_run_again_it_ends_with_the_same_bits(tmp_path):
+    path = str(tmp_path / "checkpoint")
+    code = IN_A_PROCESS.format(tests=str(TESTS), kill_at=13, path=path, settings=EVERYTHING)
+    died = subprocess.run([sys.executable, "-c", code], cwd=TESTS.parent, check=False)
+    assert died.returncode == -9
+    left = json.loads((tmp_path / "checkpoint" / "checkpoint.json").read_bytes())["state"]
+    assert (left["step"], left["epoch"], left["batch"]) == (12, 2, 2)  # five batches an epoch
+
+    whole, expected = run()
+    resumed, found = run(checkpoint=path)
+    assert resumed.calls == whole.calls - 12
+    assert same(weights(resumed.module), weights(whole.module))
+    columns = [name for name in expected.history if name != "seconds"]
+    assert found.history[columns].equals(expected.history[columns])
+    assert (found.best_epoch, found.stopped) == (expected.best_epoch, expected.stopped)
+
+
+def test_after_ctrl_c_it_goes_on(tmp_path):
+    objective = Denoiser(interrupt_at=(8,))
+    with pytest.warns(RuntimeWarning, match="the same training, started again, goes on"):
+        _, trained = run(objective, checkpoint=tmp_path / "c", checkpoint_minutes=60.0)
+    assert trained.stopped == "interrupted"
+    assert objective.calls == 8
+    resumed, _ = run(checkpoint=tmp_path / "c")
+    whole, _ = run()
+    assert resumed.calls == whole.calls - 8
+    assert same(weights(resumed.module), weights(whole.module))
+
+
+def test_a_finished_run_returns_its_weights_at_once(tmp_path):
+    first, trained = run(checkpoint=tmp_path / "c")
+    again, found = run(checkpoint=tmp_path / "c")
+    assert again.calls == 0
+    assert same(weights(again.module), weights(first.module))
+    assert found.history.equals(trained.history)
+    assert found.stopped == "epochs"
+
+
+def test_with_more_epochs_a_finished_run_goes_on(tmp_path):
+    rate = {"schedule": None, "checkpoint_minutes": 60.0}
+    run(checkpoint=tmp_path / "c", **rate)
+    more, found = run(checkpoint=tmp_path / "c", epochs=9, **rate)
+    whole, _ = run(epochs=9, **rate)
+    assert more.calls == 15
+    assert found.n_epochs == 9
+    assert same(weights(more.module), weights(whole.module))
+
+
+def test_with_more_time_a_run_goes_on(tmp_path):
+    short, trained = run(checkpoint=tmp_path / "c", max_seconds=1e-9)
+    assert (trained.stopped, trained.n_epochs, short.calls) == ("max_seconds", 1, 1)
+    assert run(checkpoint=tmp_path / "c", max_seconds=1e-9)[0].calls == 0
+    resumed, _ = run(checkpoint=tmp_path / "c")
+    whole, _ = run()
+    assert same(weights(resumed.module), weights(whole.module))
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        "adam",
+        "sgd",
+        "rmsprop",
+        functools.partial(torch.optim.SGD, momentum=0.9),
+        functools.partial(torch.optim.Adam, amsgrad=True),
+    ],
+)
+def test_every_optimiser_and_schedule_is_brought_back(tmp_path, optimizer):
+    settings = {
+        "optimizer": optimizer,
+        "schedule": functools.partial(torch.optim.lr_scheduler.MultiStepLR, milestones=[1, 3]),
+        "weight_decay": 0.0,
+    }
+    objective = Denoiser(interrupt_at=(8,))
+    with pytest.warns(RuntimeWarning, match="interrupted"):
+        run(objective, checkpoint=tmp_path / "c", **settings)
+    resumed, _ = run(checkpoint=tmp_path / "c", **settings)
+    whole, _ = run(**settings)
+    assert same(weights(resumed.module), weights(whole.module))
+
+
+def refused(path, match, **changed):
+    with pytest.raises(CheckpointError, match=match):
+        run(checkpoint=path, **changed)
+
+
+def test_a_checkpoint_of_another_training_is_refused_with_what_differs(tmp_path):
+    path = tmp_path / "c"
+    run(checkpoint=path)
+    refused(
+        path, r"settings.learning_rate: 0.02 there, 0.01 here.*another path", learning_rate=0.01
+    )
+    refused(path, r"seed: 3 there, 4 here.*random_state", seed=4)
+    refused(path, r"data.x.shape: \[50, 3\] there, \[51, 3\] here", data=rows(51))
+    changed = rows()
+    changed["x"][17, 1] += 1e-6
+    refused(path, r"data.x.sha256", data=changed)
+    wider = Denoiser()
+    wider.module[0] = torch.nn.Linear(3, 9)
+    refused(path, r"weights.0.bias: float32 \[8\] there, float32 \[9\] here", objective=wider)
+
+
+def test_another_model_or_version_is_refused(tmp_path, monkeypatch):
+    data = {"x": rows()["x"][:, :2]}
+    method = MaximumLikelihood(epochs=1, training=Training(checkpoint=tmp_path / "c"))
+    method.train(Normal(), data, description={"model": "Flow", "settings": {"layers": 3}})
+    with pytest.raises(CheckpointError, match=r"model.settings.layers: 3 there, 4 here"):
+        method.train(Normal(), data, description={"model": "Flow", "settings": {"layers": 4}})
+    monkeypatch.setattr("ppl_gen.__version__", "99.0")
+    with pytest.raises(CheckpointError, match=r"version: \d.* there, 99.0 here"):
+        method.train(Normal(), data, description={"model": "Flow", "settings": {"layers": 3}})
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path):
+    path = tmp_path / "c"
+    run(checkpoint=path)
+    (state,) = path.glob("state-*.safetensors")
+    content = state.read_bytes()
+    state.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    refused(path, "is damaged .*another checksum.*delete it")
+    state.unlink()
+    refused(path, "is damaged .*No such file.*delete it")
+    (path / "checkpoint.json").write_text("{")
+    refused(path, "is damaged .*no JSON.*delete it")
+    (path / "checkpoint.json").write_text("{}")
+    refused(path, "was not written by ppl_gen")
+    manifest = {"format": "ppl_gen checkpoint", "format_version": 99}
+    (path / "checkpoint.json").write_text(json.dumps(manifest))
+    refused(path, "has format 99, and this version of ppl_gen reads 1")
+
+
+def test_a_file_that_the_checkpoint_names_outside_of_it_is_not_read(tmp_path):
+    path = tmp_path / "c"
+    run(checkpoint=path)
+    manifest = json.loads((path / "checkpoint.json").read_bytes())
+    manifest["tensors"]["file"] = "../state-1.safetensors"
+    (path / "checkpoint.json").write_text(json.dumps(manifest))
+    refused(path, "is no file of a checkpoint")
+
+
+def test_other_files_are_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("...")
+    refused(tmp_path, r"holds other files \(thesis.tex\); expected a directory of its own")
+    refused(tmp_path / "thesis.tex", "is no directory")
+    assert (tmp_path / "thesis.tex").read_text() == "..."
+
+
+def test_a_write_that_was_cut_short_leaves_the_checkpoint_before(tmp_path):
+    path = tmp_path / "c"
+    first, _ = run(checkpoint=path)
+    # What a process leaves that dies between the tensors and the JSON.
+    (path / "state-99.safetensors").write_bytes(b"half")
+    (path / "writing.tmp").write_bytes(b"half")
+    again, _ = run(checkpoint=path)
+    assert same(weights(again.module), weights(first.module))
+    run(checkpoint=path, epochs=7)
+    assert sorted(p.name for p in path.iterdir()) == ["checkpoint.json", "state-35.safetensors"]
+
+
+def test_a_large_array_is_told_apart_by_some_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr("ppl_gen.inference.training.checkpoint._SMALL", 100)
+    x = np.arange(2000.0)
+    from ppl_gen.inference.training.checkpoint import fingerprint
+
+    assert fingerprint(x) == fingerprint(x.copy())
+    assert fingerprint(x) != fingerprint(x[::-1])
+    assert fingerprint(x) != fingerprint(x.astype(np.float32))

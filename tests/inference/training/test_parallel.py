@@ -1,0 +1,93 @@
+"""Processes that share the batches come to what one comes to, and to the same weights each."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from training_cases import Normal, rows
+
+from ppl_gen import MaximumLikelihood, Training
+from ppl_gen.inference.training.parallel import Processes
+
+TESTS = Path(__file__).parents[2]
+
+#: No noise but the order of the rows, which follows from the seed.
+SETTINGS = {"epochs": 5, "batch_size": 11, "learning_rate": 0.05, "validation": 0.3, "ema": 0.5}
+
+IN_EACH_PROCESS = """
+import json, os, sys
+sys.path.insert(0, {tests!r})
+import torch
+from training_cases import Normal, rows
+from ppl_gen import MaximumLikelihood, Training
+
+torch.manual_seed(int(os.environ["RANK"]))
+module = Normal(3)
+torch.nn.init.normal_(module.loc)  # each process begins elsewhere; the first one's start counts
+start = module.loc.tolist()
+training = Training(checkpoint={path!r}, **{settings!r})
+trained = MaximumLikelihood(training=training).train(module, rows(), seed=3)
+found = {{
+    "start": start,
+    "loc": module.loc.tolist(),
+    "log_scale": module.log_scale.tolist(),
+    "history": trained.history[["loss", "validation_loss"]].to_numpy().tolist(),
+    "best_epoch": trained.best_epoch,
+    "threads": torch.get_num_threads(),
+}}
+with open({out!r} + os.environ["RANK"], "w") as file:
+    json.dump(found, file)
+"""
+
+
+def test_two_processes_come_to_what_one_comes_to(tmp_path):
+    script = tmp_path / "script.py"
+    path, out = str(tmp_path / "checkpoint"), str(tmp_path / "found")
+    script.write_text(
+        IN_EACH_PROCESS.format(tests=str(TESTS), path=path, settings=SETTINGS, out=out)
+    )
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    done = subprocess.run(
+        [*torchrun, "--nproc-per-node=2", str(script)],
+        cwd=TESTS.parent,
+        env=os.environ | {"PYTHONPATH": str(TESTS.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    first, second = (json.loads(Path(out + rank).read_text()) for rank in "01")
+    assert first["start"] != second["start"]
+    assert first["loc"] == second["loc"]
+    assert first["history"] == second["history"]
+
+    module = Normal(3)
+    with torch.no_grad():
+        module.loc.copy_(torch.tensor(first["start"]))
+    method = MaximumLikelihood(training=Training(**SETTINGS))
+    trained = method.train(module, rows(), seed=3)
+    # The same sums in another order: float32 has seven digits.
+    np.testing.assert_allclose(first["loc"], module.loc.detach(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(first["log_scale"], module.log_scale.detach(), rtol=1e-5, atol=1e-6)
+    losses = trained.history[["loss", "validation_loss"]]
+    np.testing.assert_allclose(first["history"], losses, rtol=1e-5)
+    assert first["best_epoch"] == trained.best_epoch
+    assert (tmp_path / "checkpoint" / "checkpoint.json").is_file()
+
+
+def test_bfloat16_is_refused_where_the_device_lacks_it(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda emulated: False)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "GeForce GTX 1080")
+    with pytest.raises(ValueError, match="'bfloat16', which GeForce GTX 1080 does not have"):
+        Processes("cuda", "bfloat16", "Flow.fit")
+
+
+def test_one_process_is_alone():
+    processes = Processes("cpu", "float32", "Flow.fit")
+    assert (processes.rank, processes.count, processes.device) == (0, 1, torch.device("cpu"))
+    assert processes.agree(True, False) == [True, False]
