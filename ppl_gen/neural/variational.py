@@ -9,7 +9,7 @@ from pyro.poutine import runtime
 from torch import Tensor, nn
 
 from ppl_gen.neural.amortised import AmortisedPosterior
-from ppl_gen.neural.density import DensityModule
+from ppl_gen.neural.density import DensityModule, n_rows
 from ppl_gen.neural.likelihoods import Likelihood
 
 __all__ = ["N_DRAWS", "VariationalAutoencoder"]
@@ -139,12 +139,10 @@ class VariationalAutoencoder(DensityModule):
         self._register()
         observed = None
         if x is not None:
-            observed, n = self._observed(x), len(x)
+            observed = self._observed(x)
             if observed is not None:
                 x = x.masked_fill(~observed, 0.0)
-        elif n is None:
-            n = len(context)  # type: ignore[arg-type]
-        with pyro.plate("row", n, dim=-1):
+        with pyro.plate("row", n_rows(x, context, n), dim=-1):
             z = pyro.sample("z", self.prior())
             rows: Tensor = pyro.sample("x", self.decode(z, context, observed), obs=x)
         return rows
@@ -206,7 +204,7 @@ class VariationalAutoencoder(DensityModule):
         """Draw n codes and their rows: (n, L) and (n, D)."""
         with torch.no_grad():
             z = self.prior().sample((n,))
-            return z, self.decode(z, context).sample()
+            return z, self.decode(z, context).sample().to(z.dtype)
 
     def centre(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Mean of the rows of codes; the mode where entries are labels: (..., L) -> (..., D)."""
