@@ -13,10 +13,13 @@ import pytest
 
 from ppl_gen import (
     EM,
+    MADE,
     NUTS,
     SVI,
+    VAE,
     BayesClassifier,
     BayesianNetwork,
+    CausalTransformer,
     FactorAnalysis,
     FactorNormal,
     GaussianMixture,
@@ -24,8 +27,11 @@ from ppl_gen import (
     LinearAutoregression,
     LinearGaussianStateSpace,
     MarkovChain,
+    MaximumLikelihood,
     Mixture,
     NaiveBayes,
+    NormalizingFlow,
+    PixelCNN,
     ProbabilisticPCA,
 )
 from ppl_gen.datasets import load_iris, load_penguins
@@ -35,6 +41,7 @@ METHODS = {
     "conjugate": "conjugate",
     "svi": SVI(steps=30),
     "nuts": NUTS(chains=2, warmup=20, draws=10),
+    "maximum_likelihood": MaximumLikelihood(epochs=3),
 }
 
 
@@ -52,6 +59,26 @@ def penguins(rows: int = 80) -> tuple[pd.DataFrame, np.ndarray]:
     x = frame[["bill_length_mm", "body_mass_g", "sex"]].assign(heavy=frame["body_mass_g"] > 4200)
     x.loc[2, "sex"] = x.loc[5, "body_mass_g"] = None
     return x, frame["species"].astype(str).to_numpy()
+
+
+def complete_flowers() -> tuple[pd.DataFrame, np.ndarray]:
+    """Numbers, all known."""
+    x, species = flowers()
+    return x.ffill(), species
+
+
+def complete_penguins() -> tuple[pd.DataFrame, np.ndarray]:
+    """Numbers, categories and a yes or no, all known."""
+    x, species = penguins()
+    known = x.notna().all(axis=1).to_numpy()
+    return x[known].reset_index(drop=True), species[known]
+
+
+def patches() -> tuple[pd.DataFrame, np.ndarray]:
+    """Small images of three levels, a column a pixel."""
+    codes = np.random.default_rng(0).integers(3, size=(60, 3)).repeat(3, axis=1)
+    codes[:, ::4] = 2 - codes[:, ::4]
+    return pd.DataFrame(codes, columns=[f"pixel_{d}" for d in range(9)]), codes[:, 1]
 
 
 def islands() -> tuple[pd.DataFrame, None]:
@@ -128,6 +155,15 @@ class Model:
         return next(m for m in self.methods if self.deep or m == "em")
 
 
+#: What networks have in common: a point, known by its weights.
+NETWORK: dict[str, Any] = {
+    "classes": False,
+    "latents": False,
+    "missing": False,
+    "deep": True,
+    # Sums over a batch of another size round otherwise.
+    "rounding": 1e-9,
+}
 MODELS = {
     "gaussian_mixture": Model(
         lambda method: GaussianMixture(2, inference=method, random_state=0), flowers
@@ -227,6 +263,51 @@ MODELS = {
     ),
     "mixture_of_factors": Model(
         lambda method: Mixture(2, FactorNormal(1), inference=method, random_state=0), flowers
+    ),
+}
+MODELS |= {
+    "normalizing_flow": Model(
+        lambda method: NormalizingFlow(
+            n_transforms=2, hidden_features=(8,), inference=method, random_state=0, dtype="float64"
+        ),
+        complete_flowers,
+        methods=("maximum_likelihood",),
+        **NETWORK,
+    ),
+    "vae": Model(
+        lambda method: VAE(2, hidden=(8,), inference=method, random_state=0, dtype="float64"),
+        flowers,
+        methods=("svi",),
+        **NETWORK | {"latents": True, "latent": (2,), "missing": True, "density": "lower_bound"},
+        by_item=False,
+    ),
+    "made": Model(
+        lambda method: MADE((8,), inference=method, random_state=0, dtype="float64"),
+        complete_penguins,
+        methods=("maximum_likelihood",),
+        **NETWORK,
+    ),
+    "pixel_cnn": Model(
+        lambda method: PixelCNN(
+            image_shape=(3, 3),
+            n_filters=8,
+            n_layers=2,
+            inference=method,
+            random_state=0,
+            dtype="float64",
+        ),
+        patches,
+        methods=("maximum_likelihood",),
+        **NETWORK,
+    ),
+    "causal_transformer": Model(
+        lambda method: CausalTransformer(
+            1, 2, 8, tokeniser=None, inference=method, random_state=0, dtype="float64"
+        ),
+        weather,
+        methods=("maximum_likelihood",),
+        tables=False,
+        **NETWORK,
     ),
 }
 #: Pairs that compile as long as the others, and have no line of code of their own.

@@ -71,13 +71,15 @@ def fit(name: str, model: Any) -> Any:
     return model.fit(x, y) if MODELS[name].classifier else model.fit(x)
 
 
-@functools.cache
-def _fitted(name: str, method: str) -> Any:
+def fit_anew(name: str, method: str) -> Any:
     with warnings.catch_warnings():
         # So few draws and steps have every reason to be warned of.
         warnings.filterwarnings("ignore", category=RuntimeWarning)
         warnings.filterwarnings("ignore", category=UserWarning)
         return fit(name, MODELS[name].make(METHODS[method]))
+
+
+_fitted = functools.cache(fit_anew)
 
 
 def fitted(name: str, method: str) -> Any:
@@ -101,7 +103,8 @@ def test_fit_returns_the_model_and_leaves_its_settings(name, method):
 @each_fit
 def test_fitted_attributes_are_numpy(name, method):
     model = fitted(name, method)
-    plain = (np.ndarray, np.generic, int, float, str, bool, list, dict, Posterior)
+    plain = (np.ndarray, np.generic, int, float, str, bool, list, tuple, dict, Posterior)
+    plain = (*plain, pd.DataFrame)
     for attribute, value in vars(model).items():
         if attribute.endswith("_") and attribute not in ("schema_", "structure_"):
             assert isinstance(value, plain), attribute
@@ -117,13 +120,13 @@ def test_log_prob_is_one_number_a_row_or_sequence(name, method):
     assert found.dtype == np.float64
     assert np.isfinite(found).all()
     assert model.density == MODELS[name].density
-    # One at a time, to the rounding of another grouping.
-    few = min(len(x), 8)
-    np.testing.assert_allclose(
-        [model.log_prob(item(x, place))[0] for place in range(few)],
-        found[:few],
-        rtol=MODELS[name].rounding,
-    )
+    if model.density == "exact":  # estimates are by other draws in another grouping
+        few = min(len(x), 8)
+        np.testing.assert_allclose(
+            [model.log_prob(item(x, place))[0] for place in range(few)],
+            found[:few],
+            rtol=MODELS[name].rounding,
+        )
     if hasattr(model, "score_samples") and not isinstance(x, list):
         np.testing.assert_array_equal(model.score_samples(x), found)
 
@@ -360,7 +363,7 @@ def test_another_table_is_refused(name):
 def test_the_same_seed_gives_the_same_fit(name):
     x, _ = MODELS[name].data()
     point = MODELS[name].point
-    model = fit(name, MODELS[name].make(METHODS[point]))
+    model = fit_anew(name, point)
     np.testing.assert_array_equal(model.log_prob(x), fitted(name, point).log_prob(x))
 
 
