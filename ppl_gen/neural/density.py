@@ -8,7 +8,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-__all__ = ["DensityModule", "ModuleDistribution"]
+__all__ = ["DensityModule", "ModuleDistribution", "n_rows"]
 
 
 class DensityModule(nn.Module):
@@ -52,8 +52,7 @@ class DensityModule(nn.Module):
     ) -> Tensor:
         """Run as a Pyro program: rows at the site "x", observed or n of them drawn."""
         pyro.module("network", self)
-        count = n if n is not None else len(context if x is None else x)  # type: ignore[arg-type]
-        with pyro.plate("row", count):
+        with pyro.plate("row", n_rows(x, context, n)):
             rows: Tensor = pyro.sample("x", self.dist(context), obs=x)
         return rows
 
@@ -111,3 +110,11 @@ class ModuleDistribution(TorchDistribution):  # type: ignore[misc]
         if self.context is None:
             return None
         return self.context.expand(*shape, -1).reshape(-1, self.context.shape[-1])
+
+
+def n_rows(x: Tensor | None, context: Tensor | None, n: int | None) -> int:
+    """Rows of a program: those of x or of the context, n, or one."""
+    for given in (x, context):
+        if given is not None:
+            return len(given)
+    return 1 if n is None else n
