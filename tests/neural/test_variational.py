@@ -75,6 +75,13 @@ def know_the_posterior(net):
     encoder.bias[2 * SIZE :] = factor[1, :1]
 
 
+def widen_the_guide(net):
+    """Make the guide wider than the prior: weights have a bound, and their error can be told."""
+    net.encoder[0].weight.mul_(0.1)
+    net.encoder[0].bias.zero_()
+    net.encoder[0].bias[SIZE : 2 * SIZE] = 2.0
+
+
 def rows_of(net, n):
     torch.manual_seed(3)
     return marginal(net).sample((n,))
@@ -83,10 +90,7 @@ def rows_of(net, n):
 @pytest.mark.parametrize("posterior", POSTERIORS)
 def test_importance_sampling_estimates_the_exact_density(posterior):
     net = linear(posterior)
-    # A guide wider than the prior: weights have a bound, and their error can be told.
-    net.encoder[0].weight.mul_(0.1)
-    net.encoder[0].bias.zero_()
-    net.encoder[0].bias[SIZE : 2 * SIZE] = 2.0
+    widen_the_guide(net)
     x = rows_of(net, 30)
     _, log_weights = net.importance(x, n_draws=2000)
     relative = (log_weights - log_weights.logsumexp(0)).exp() * len(log_weights)
@@ -130,6 +134,7 @@ def test_with_the_exact_posterior_every_bound_is_the_density():
 
 def test_what_is_missing_has_its_conditional_distribution():
     net = linear()
+    widen_the_guide(net)
     x = rows_of(net, 3)
     x[:, :2] = torch.nan
     exact = marginal(net)
