@@ -4,6 +4,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
+from sklearn.base import clone
 from sklearn.utils.validation import (
     _check_sample_weight,
     check_consistent_length,
@@ -25,6 +26,8 @@ Array = Any
 
 __all__ = ["CausalTransformer"]
 
+#: In a minibatch, unless the settings say otherwise.
+TOKENS_AT_A_TIME = 2048
 #: Windows from which a share can be spared, to stop by.
 ENOUGH_TO_VALIDATE = 20
 
@@ -57,9 +60,9 @@ class CausalTransformer(TokenReader, DeepModel):
         All tokens that may occur, in their order; by default those of the sequences fitted,
         sorted.
     inference : str, MaximumLikelihood or None
-        By default, maximum likelihood by AdamW in batches of 32 windows, which ends once a tenth
-        of the windows, kept aside, are predicted no better for ten epochs (with fewer than 20
-        windows: after 100 epochs).
+        By default, maximum likelihood by AdamW in batches of about 2,000 tokens, which ends once
+        a tenth of the windows, kept aside, are predicted no better for ten epochs (with fewer
+        than 20 windows: after 100 epochs).
     random_state : int, RandomState or None
     device : str
         "auto", "cpu", "cuda" or "cuda:1".
@@ -213,12 +216,8 @@ class CausalTransformer(TokenReader, DeepModel):
     ) -> tuple[dict[str, Array], dict[str, Any], ContextCode | None]:
         who, tokens = f"{self._who}.fit", X
         codes = self._codes(tokens, who, reset=True)
-        longest = int(tokens.lengths.max())
-        facts = {
-            "n_symbols": len(self.states_),
-            "context_length": min(self.context_length, longest + 1),
-            "longest": longest,
-        }
+        given, self._given_facts = self._given_facts, None
+        facts = {"n_symbols": len(self.states_)} | (given or self._lengths(tokens))
         self.row_shape_ = (facts["context_length"] + 1,)
         # Windows have but one token in common: each token is predicted once.
         rows, owner = _rows(codes, tokens.lengths, facts, facts["context_length"])
@@ -235,6 +234,16 @@ class CausalTransformer(TokenReader, DeepModel):
             counted = data["weight"] > 0.0
             data = {name: array[counted] for name, array in data.items()}
         return data, facts, code
+
+    def _lengths(self, tokens: Tokens) -> dict[str, int]:
+        longest = int(tokens.lengths.max())
+        return {"context_length": min(self.context_length, longest + 1), "longest": longest}
+
+    def with_facts_of(self, X: Any) -> Self:
+        """Return an unfitted copy that knows the tokens and the lengths of these sequences."""
+        model: Self = clone(self.with_states_of(X))
+        model._given_facts = self._lengths(self._tokens(X, None, f"{self._who}.fit"))
+        return model
 
     def _module(self, facts: dict[str, Any], context_width: int) -> Transformer:
         return Transformer(
@@ -257,7 +266,7 @@ class CausalTransformer(TokenReader, DeepModel):
         device: str,
     ) -> Any:
         if self.inference is None:
-            method = MaximumLikelihood(training=_everyday(len(data["x"])))
+            method = MaximumLikelihood(training=_everyday(*data["x"].shape))
         return super()._train(module, data, method, seed=seed, device=device)
 
     # -- scoring -------------------------------------------------------------------------------
@@ -431,11 +440,12 @@ def _rows(codes: Array, lengths: Array, facts: dict[str, Any], stride: int) -> t
     return rows.numpy(), owner.numpy()
 
 
-def _everyday(n_windows: int) -> Training:
+def _everyday(n_windows: int, width: int) -> Training:
     """Settings of training that do for little text as for much."""
     enough = n_windows >= ENOUGH_TO_VALIDATE
     return Training(
-        batch_size=32,
+        batch_size=max(1, TOKENS_AT_A_TIME // width),
+        learning_rate=2e-3,
         optimizer="adamw",
         weight_decay=0.1,
         clip_norm=1.0,

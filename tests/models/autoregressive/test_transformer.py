@@ -199,16 +199,21 @@ def test_by_default_a_share_of_the_windows_is_kept_to_stop_by():
     assert model.fit(WORDS).n_epochs_ == 1
 
 
-def test_classes_by_bayes_rule():
+@pytest.mark.parametrize("shared", [False, True])
+def test_classes_by_bayes_rule(shared, tmp_path):
     rng = np.random.default_rng(0)
     X = ["".join(rng.choice(list("abc"), p=p, size=6)) for p in ([0.6, 0.3, 0.1],) * 20]
     X += ["".join(rng.choice(list("abd"), p=p, size=6)) for p in ([0.2, 0.2, 0.6],) * 20]
     y = ["abc"] * 20 + ["abd"] * 20
-    classifier = BayesClassifier(small(epochs=20)).fit(X, y)
+    classifier = BayesClassifier(small(epochs=20), shared=shared).fit(X, y)
     assert classifier.score(X, y) > 0.9
     drawn, labels = classifier.sample(6, random_state=0)
     assert len(drawn) == len(labels) == 6
-    assert classifier.models_[0].states_.tolist() == list("abcd")
+    # Each class knows the letters of all.
+    assert np.isfinite(classifier.log_prob(["abcd"])).all()
+    classifier.save(tmp_path / "classifier")
+    back = ppl_gen.load(tmp_path / "classifier")
+    np.testing.assert_array_equal(back.predict_proba(X), classifier.predict_proba(X))
 
 
 # -- drawing ----------------------------------------------------------------------------------
