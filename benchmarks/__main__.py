@@ -20,6 +20,7 @@ JOBS = (
     "hidden_markov",
     "bayesian_network",
     "factor_analysis",
+    "normalizing_flow",
     "transformer",
 )
 PACKAGES = (
@@ -33,6 +34,7 @@ PACKAGES = (
     "numpyro",
     "torch",
     "pyro-ppl",
+    "zuko",
 )
 HEAD = "| job | against | ours, s | theirs, s | ratio | to reach | same answer |"
 

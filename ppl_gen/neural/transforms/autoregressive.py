@@ -78,7 +78,9 @@ class Autoregressive(FlowTransform):
         self, x: Tensor, context: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Take x to z, all variables at once."""
-        z, log_derivative = self.monotone.forward(x, self.network(x, context))
+        # Products may be of lower precision than the maps; these would lose their Jacobians.
+        parameters = self.network(x, context).to(x.dtype)
+        z, log_derivative = self.monotone.forward(x, parameters)
         return z, log_derivative.sum(-1)
 
     def forward_and_log_det(
@@ -88,7 +90,7 @@ class Autoregressive(FlowTransform):
         x = torch.zeros_like(z).expand(with_batch(z.shape, context))
         total = x[..., 0]
         for variable in torch.split(self.network.sequence, 1):
-            parameters = self.network.of_variable(variable, x, context)
+            parameters = self.network.of_variable(variable, x, context).to(x.dtype)
             z_i = z.index_select(-1, variable)[..., 0]
             x_i, log_derivative = self.monotone.inverse(z_i, parameters)
             x = x.index_copy(-1, variable, x_i[..., None])

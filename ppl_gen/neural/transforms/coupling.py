@@ -94,7 +94,8 @@ class Coupling(FlowTransform):
         given = stays
         if context is not None:
             given = torch.cat([stays, context.expand(*stays.shape[:-1], -1)], -1)
-        parameters = self.network(given)
+        # Products may be of lower precision than the maps; these would lose their Jacobians.
+        parameters = self.network(given).to(rows.dtype)
         parameters = parameters.reshape(*mapped.shape, self.monotone.n_parameters)
         way = self.monotone.inverse if inverse else self.monotone.forward
         mapped, log_derivative = way(mapped, parameters)

@@ -93,5 +93,5 @@ class LULinear(FlowTransform):
     ) -> tuple[Tensor, Tensor]:
         """Take x to z by one product."""
         lower, upper = self._triangles()
-        z = functional.linear(x, lower @ upper, self.shift)
+        z = functional.linear(x, lower @ upper, self.shift).to(x.dtype)
         return z, self.log_diagonal.sum().expand(x.shape[:-1])

@@ -76,9 +76,8 @@ class RationalQuadratic:
     bound : float
         Half the side of the box.
     least : float
-        About the least slope; the greatest is its inverse. Sizes of bins are e^a with
-        abs(a) < -log(least) / 2 before they are made to fill the box, derivatives at knots e^b
-        with abs(b) < -log(least), so that float32 can go there and back.
+        Share of the largest that the smallest bin may come to, about; derivatives at knots are
+        between it and its inverse. This bounds slopes, so that float32 can go there and back.
 
     Raises
     ------
@@ -102,7 +101,7 @@ class RationalQuadratic:
     True
     """
 
-    def __init__(self, bins: int = 8, bound: float = 5.0, least: float = 1e-3) -> None:
+    def __init__(self, bins: int = 8, bound: float = 4.0, least: float = 1e-3) -> None:
         if bins < 2:
             raise ValueError(f"RationalQuadratic: bins is {bins}; expected at least 2")
         self.bins, self.bound = bins, bound

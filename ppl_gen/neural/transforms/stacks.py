@@ -146,7 +146,7 @@ def nsf(
     hidden: Sequence[int] = (64, 64),
     residual: bool = False,
     bins: int = 8,
-    bound: float = 5.0,
+    bound: float = 4.0,
 ) -> Stack:
     """Neural spline flow [1]_, autoregressive: the densest of these, drawing a variable a pass.
 
@@ -194,7 +194,7 @@ def nsf_coupling(
     n_transforms: int = 6,
     hidden: Sequence[int] = (64, 64),
     bins: int = 8,
-    bound: float = 5.0,
+    bound: float = 4.0,
 ) -> Stack:
     """Neural spline flow [1]_ of couplings, mixed by L U matrices: one pass either way.
 

@@ -297,6 +297,17 @@ def test_a_training_step_and_a_draw_need_no_data_on_the_meta_device(name, contex
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_products_of_half_precision_leave_the_maps_in_full(name):
+    flow = flow_of(name, 3, dtype=torch.float32)
+    x, _ = rows_of(50, 3, dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        density = flow.log_prob(x)
+    assert density.dtype == torch.float32
+    # Numbers of bfloat16 have three digits.
+    assert (density - flow.log_prob(x)).abs().max() < 0.3
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_draws_have_the_density(name):
     """The mean of p / q over draws of p is the mass of q where q is another density: one."""
     flow = flow_of(name, 2, spread=0.5)
