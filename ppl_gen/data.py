@@ -386,6 +386,20 @@ def _checked(values: Matrix, columns: tuple[Column, ...], who: str, *, training:
     return values
 
 
+def refuse_gaps(values: Array, names: list[Any], who: str) -> None:
+    """Raise ValueError if a row has a gap, and name the columns, for densities that need all."""
+    if np.isfinite(values.sum()):  # quick where all is well
+        return
+    gaps = np.isnan(values)
+    if gaps.any():
+        columns = [str(names[d]) for d in np.flatnonzero(gaps.any(axis=0))]
+        raise ValueError(
+            f"{who}: Input X contains NaN in {int(gaps.sum())} entries (columns "
+            f"{', '.join(columns[:5])}), which this density cannot leave out; fill them (a VAE, "
+            "GaussianMixture or FactorAnalysis imputes), or drop these rows"
+        )
+
+
 def refuse_empty_columns(values: Array, names: list[Any], who: str) -> None:
     """Raise ValueError if a column has no value at all."""
     if not np.isnan(values.sum()):  # nothing is missing

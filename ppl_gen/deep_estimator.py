@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from sklearn.base import DensityMixin
+from sklearn.base import DensityMixin, clone
 from sklearn.utils.validation import (
     _check_sample_weight,
     check_consistent_length,
@@ -20,7 +20,7 @@ from sklearn.utils.validation import (
 )
 
 from ppl_gen.contexts import ContextCode
-from ppl_gen.data import Schema, is_frame, to_numpy
+from ppl_gen.data import Schema, is_frame, refuse_gaps, to_numpy
 from ppl_gen.engines.devices import resolve_device
 from ppl_gen.estimator import GenerativeModel
 from ppl_gen.inference.base import ONE_AT_A_TIME, InferenceMethod
@@ -62,6 +62,7 @@ class DeepModel(DensityMixin, GenerativeModel):  # type: ignore[misc]
 
     structure_: Network
     row_shape_: tuple[int, ...]
+    _given_facts: dict[str, Any] | None = None
 
     # -- what a model says of itself -----------------------------------------------------------
 
@@ -139,7 +140,17 @@ class DeepModel(DensityMixin, GenerativeModel):  # type: ignore[misc]
                 f"{self._who}.fit: n_samples={len(data['x'])}, but a distribution is learned from "
                 f"{self.min_rows} rows or more"
             )
-        return data, self._facts(data["x"], self.row_shape_), code
+        facts, self._given_facts = self._given_facts, None
+        facts = self._facts(data["x"], self.row_shape_) if facts is None else facts
+        self._check_values(data["x"], facts)
+        return data, facts, code
+
+    def with_facts_of(self, X: Any) -> Self:
+        """Return a copy whose next fit takes ranges, kinds and units from these rows."""
+        model: Self = clone(self)
+        values = model._read_rows_flat(X, reset=True)
+        model._given_facts = model._facts(values, model.row_shape_)
+        return model
 
     def _fit(self, data: dict[str, Array], facts: dict[str, Any], code: ContextCode | None) -> None:
         method = self._resolved_method()
@@ -227,7 +238,8 @@ class DeepModel(DensityMixin, GenerativeModel):  # type: ignore[misc]
         if reset:
             self.row_shape_ = self._row_shape(shape[1:] if images and shape else None, values)
             self._check_columns()
-        self._check_gaps(values)
+        if not self.takes_nan:
+            refuse_gaps(values, self.schema_.names, self._who)
         if not reset:
             self._check_values(values, self.structure_.facts)
         return values
@@ -252,17 +264,6 @@ class DeepModel(DensityMixin, GenerativeModel):  # type: ignore[misc]
                 raise ValueError(
                     f"{self._who}.fit: column {column.name!r} holds categories, which this "
                     "density is not of; leave it out, give it as context, or use MADE"
-                )
-
-    def _check_gaps(self, values: Array) -> None:
-        if not np.isfinite(values.sum()):  # quick where all is well
-            gaps = np.isnan(values)
-            if not self.takes_nan and gaps.any():
-                names = [str(self.schema_.names[d]) for d in np.flatnonzero(gaps.any(axis=0))]
-                raise ValueError(
-                    f"{self._who}: Input X contains NaN in {int(gaps.sum())} entries (columns "
-                    f"{', '.join(names[:5])}), which this density cannot leave out; fill them (a "
-                    "VAE, GaussianMixture or FactorAnalysis imputes), or drop these rows"
                 )
 
     def _scoring_data(self, X: Any, context: Any) -> dict[str, Array]:
@@ -385,14 +386,13 @@ class DeepModel(DensityMixin, GenerativeModel):  # type: ignore[misc]
         if self._posterior is None:
             from ppl_gen.posterior import Posterior
 
-            training = self._training
             sites = self.structure_.sites(self.parameters_)
             self._posterior = Posterior(
                 {name: value[None] for name, value in sites.items()},
                 method=self._resolved_method().name,
                 engine="pyro",
                 model=self.program(),
-                kwargs={} if training is None else self.structure_.program_data(training),
+                kwargs=self.structure_.program_data(self._training),
                 info={"dtype": str(self.structure_.module.like().dtype).removeprefix("torch.")},
             )
         return self._posterior

@@ -47,7 +47,11 @@ class CentresModel(DeepModel):
         self.dtype = dtype
 
     def _facts(self, values, row_shape):
-        return {"width": values.shape[1]}
+        return {"width": values.shape[1], "highest": float(values.max())}
+
+    def _check_values(self, values, facts):
+        if values.max() > facts["highest"] + 3.0:
+            raise ValueError("X is higher than in fit")
 
     def _module(self, facts, context_width):
         own = self.centre is not None
@@ -184,6 +188,17 @@ def test_networks_of_the_users_own_come_back_with_their_weights(shared, iris, tm
     np.testing.assert_array_equal(loaded.predict_proba(iris[0]), model.predict_proba(iris[0]))
     with pytest.raises(ArtifactError, match="fitted with your own"):
         ppl_gen.load(tmp_path / "model")
+
+
+def test_every_class_knows_the_range_of_all(one_each, iris):
+    x, _ = iris
+    assert {m.structure_.facts["highest"] for m in one_each.models_} == {x.max()}
+    # But for its next fit: then it is of other rows.
+    model = CentresModel(inference=QUICK).with_facts_of(x).fit(x[:50])
+    assert model.structure_.facts["highest"] == x.max()
+    assert model.fit(x[:50]).structure_.facts["highest"] == x[:50].max()
+    with pytest.raises(ValueError, match="higher than in fit"):
+        CentresModel(inference=QUICK).with_facts_of(x[:50]).fit(10.0 * x)
 
 
 def test_it_goes_through_cross_validation(iris):

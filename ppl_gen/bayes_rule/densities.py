@@ -31,13 +31,15 @@ class OneEach:
     @classmethod
     def fit(cls, model: Any, X: Any, labels: Array, codes: Array) -> Self:
         """Fit a clone of the model for every class."""
-        # Every class must know the categories of all.
+        # Every class must know the categories of all, and its network what values are like.
         pattern = with_all_codes(model, X)
+        told = hasattr(pattern, "with_facts_of")
         models = []
         for code, label in enumerate(labels.tolist()):
             rows = np.flatnonzero(codes == code)
             try:
-                models.append(clone(pattern).fit(_safe_indexing(X, rows)))
+                one = pattern.with_facts_of(X) if told else clone(pattern)
+                models.append(one.fit(_safe_indexing(X, rows)))
             except (ValueError, FloatingPointError) as error:
                 kind = ValueError if isinstance(error, ValueError) else FloatingPointError
                 raise kind(
