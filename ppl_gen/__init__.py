@@ -54,6 +54,7 @@ PUBLIC: dict[str, str] = {
     "NormalizingFlow": "ppl_gen.models.flow",
     "ProbabilisticPCA": "ppl_gen.models.factor_analysis",
     "VAE": "ppl_gen.models.vae",
+    "VQVAE": "ppl_gen.models.vae.vector_quantised",
     "Posterior": "ppl_gen.posterior",
     "Program": "ppl_gen.language",
     "deterministic": "ppl_gen.language",

@@ -1,0 +1,181 @@
+"""VQVAE as an estimator: its two stages, its codes, its bound, what it refuses."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.datasets import load_digits, load_iris
+
+import ppl_gen
+from ppl_gen import VQVAE, BayesClassifier, MaximumLikelihood, Training
+
+QUICK = MaximumLikelihood(epochs=15, learning_rate=1e-2, batch_size=50)
+IRIS = load_iris(as_frame=True)
+DIGITS = load_digits().images[:120].astype(int)
+
+
+def small(**settings):
+    kept = {"n_codes": 8, "code_dim": 4, "n_places": 2, "hidden": (16,), "inference": QUICK}
+    return VQVAE(**kept | {"random_state": 0} | settings)
+
+
+@pytest.fixture(scope="module")
+def table():
+    return small().fit(IRIS.data)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return small(architecture="convolutional", likelihood="discretised_logistic", n_levels=17).fit(
+        DIGITS
+    )
+
+
+def test_codes_of_tables(table):
+    codes = table.transform(IRIS.data)
+    assert codes.shape == (150, 2)
+    assert codes.dtype.kind == "i"
+    assert (codes >= 0).all()
+    assert (codes < 8).all()
+    assert table.code_shape_ == (2,)
+    assert table.codebook_.shape == (8, 4)
+    uses = np.bincount(codes.ravel(), minlength=8) / codes.size
+    entropy = -(uses[uses > 0] * np.log(uses[uses > 0])).sum()
+    assert table.code_perplexity_ == pytest.approx(np.exp(entropy))
+    back = table.reconstruct(IRIS.data)
+    assert list(back.columns) == list(IRIS.data.columns)
+    # Codes tell most of what varies.
+    assert ((back - IRIS.data) ** 2).to_numpy().mean() < 0.5 * IRIS.data.var().mean()
+    pd.testing.assert_frame_equal(back, table.inverse_transform(codes))
+
+
+def test_the_bound_is_below_the_density_of_all_codes(table):
+    """The sum over all 64 pairs of codes is the density itself."""
+    import torch
+
+    module = table.structure_.module
+    x = torch.tensor(IRIS.data.to_numpy(), dtype=torch.float32)
+    codes = torch.cartesian_prod(torch.arange(8), torch.arange(8))
+    with torch.no_grad():
+        terms = [
+            module.code_density.log_prob(code[None].float())
+            + module.reconstruction(x, module.quantiser.embed(code).expand(150, 2, 4))
+            for code in codes
+        ]
+        exact = torch.stack(terms).logsumexp(0).numpy()
+    bound = table.log_prob(IRIS.data)
+    assert (bound <= exact + 1e-4).all()  # of float32
+    assert bound.mean() > exact.mean() - 3.0  # the encoder's codes carry their share of the sum
+    assert table.density == "lower_bound"
+
+
+def test_both_stages_are_told(table):
+    assert {"loss", "reconstruction", "commitment"} <= set(table.history_.columns)
+    assert len(table.history_) == len(table.prior_history_) == 15
+    assert table.prior_history_["loss"].iloc[-1] < table.prior_history_["loss"].iloc[0]
+
+
+def test_images(images):
+    assert images.code_shape_ == (4, 4)
+    assert images.transform(DIGITS[:5]).shape == (5, 16)
+    drawn = images.sample(3, random_state=1)
+    assert drawn.shape == (3, 8, 8)
+    assert drawn.dtype == DIGITS.dtype
+    assert drawn.min() >= 0
+    assert drawn.max() <= 16
+    np.testing.assert_array_equal(drawn, images.sample(3, random_state=1))
+    told = images.reconstruct(DIGITS[:2])
+    assert told.shape == (2, 8, 8)
+    assert told.dtype.kind == "f"  # means
+    assert np.isfinite(images.log_prob(DIGITS)).all()
+
+
+def test_saved_and_loaded(images, tmp_path):
+    images.save(tmp_path / "codes")
+    back = ppl_gen.load(tmp_path / "codes")
+    np.testing.assert_array_equal(back.log_prob(DIGITS), images.log_prob(DIGITS))
+    np.testing.assert_array_equal(back.transform(DIGITS), images.transform(DIGITS))
+    assert back.code_perplexity_ == images.code_perplexity_
+    pd.testing.assert_frame_equal(back.prior_history_, images.prior_history_)
+
+
+def test_classes_as_context():
+    x, y = IRIS.data.to_numpy(), IRIS.target.to_numpy()
+    method = MaximumLikelihood(epochs=20, learning_rate=1e-2, batch_size=50)
+    classifier = BayesClassifier(small(inference=method), shared=True).fit(x, y)
+    assert classifier.score(x, y) > 0.8  # by chance: a third
+    model = small(inference=QUICK).fit(x, context=y)
+    assert model.log_prob(x, context=y).mean() > model.log_prob(x, context=(y + 1) % 3).mean()
+    assert model.sample(4, context=2).shape == (4, 4)
+
+
+def test_frequencies_weights_and_float64():
+    x = IRIS.data.to_numpy()
+    weight = np.r_[np.ones(100), np.zeros(50)]
+    model = small(prior="categorical", dtype="float64").fit(x, sample_weight=weight)
+    alone = small(prior="categorical", dtype="float64").fit(x[:100])
+    np.testing.assert_allclose(model.log_prob(x), alone.log_prob(x))
+    assert model.prior_history_ is None
+
+
+def test_one_seed_gives_the_same_again(table):
+    again = small().fit(IRIS.data)
+    np.testing.assert_array_equal(again.log_prob(IRIS.data), table.log_prob(IRIS.data))
+
+
+def test_checkpoints_of_the_stages_are_apart(tmp_path):
+    method = MaximumLikelihood(epochs=3, training=Training(checkpoint=tmp_path / "c"))
+    first = small(inference=method).fit(IRIS.data)
+    assert sorted(p.name for p in (tmp_path / "c").iterdir()) == ["autoencoder", "codes"]
+    again = small(inference=method).fit(IRIS.data)  # both are done: nothing is trained
+    np.testing.assert_array_equal(again.log_prob(IRIS.data), first.log_prob(IRIS.data))
+
+
+def test_collapse_is_told():
+    x = np.random.default_rng(0).normal(size=(60, 3)) * 1e-3 + [1.0, 2.0, 3.0]
+    x[:, 1:] = x[:, :1]
+    with pytest.warns(RuntimeWarning, match=r"codes collapsed: \d+ of 64 are used"):
+        small(n_codes=64, n_places=1, inference=MaximumLikelihood(epochs=2, batch_size=4)).fit(
+            np.repeat(x[:4], 10, axis=0)
+        )
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"n_codes": 1}, "n_codes is 1; expected a whole number of at least 2"),
+        ({"code_dim": 0}, "code_dim is 0"),
+        ({"n_places": 1.5}, "n_places is 1.5"),
+        ({"prior": "normal"}, "prior is 'normal'; expected one of 'pixelcnn', 'categorical'"),
+        ({"architecture": "cnn"}, "architecture is 'cnn'; expected one of 'mlp'"),
+        ({"architecture": "convolutional"}, "is for images; X has 4 columns"),
+        ({"commitment": -1.0}, "commitment is -1.0"),
+        ({"decay": 1.0}, "decay is 1.0"),
+        ({"likelihood": "poisson"}, "no likelihood 'poisson'"),
+        ({"likelihood": "bernoulli"}, "takes the values 0 and 1"),
+        ({"inference": "svi"}, "inference 'svi' does not fit this model"),
+    ],
+)
+def test_settings_that_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        small(**settings).fit(IRIS.data)
+
+
+def test_rows_that_are_refused(table, images):
+    x = IRIS.data.to_numpy().copy()
+    x[3, 1] = np.nan
+    with pytest.raises(ValueError, match="contains NaN in 1 entries"):
+        small().fit(x)
+    with pytest.raises(ValueError, match=r"rows of shape \(7, 7\); expected \(8, 8\)"):
+        images.log_prob(np.zeros((2, 7, 7)))
+    with pytest.raises(ValueError, match="takes the levels 0 to 16"):
+        images.log_prob(DIGITS * 2)
+    with pytest.raises(ValueError, match="takes no context"):
+        small(prior="categorical").fit(IRIS.data, context=IRIS.target)
+    codes = table.transform(IRIS.data)
+    with pytest.raises(ValueError, match=r"codes have shape \(150, 1\); expected \(n, 2\)"):
+        table.inverse_transform(codes[:, :1])
+    for wrong in (codes + 8, codes - 8, codes.astype(float)):
+        with pytest.raises(ValueError, match="whole numbers from 0 to 7"):
+            table.inverse_transform(wrong)
+    with pytest.raises(ValueError, match="the model was fitted without"):
+        table.sample(2, context=1)
