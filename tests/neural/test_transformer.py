@@ -7,7 +7,6 @@ import pytest
 import torch
 from pyro import poutine
 
-from ppl_gen.neural.token_rows import rows_of, windows
 from ppl_gen.neural.transformer import Memory, Transformer, truncated
 
 #: float32's rounding, through a few layers and sums of a few dozen terms.
@@ -115,16 +114,6 @@ def test_what_is_given_is_not_scored():
     beginning = torch.tensor([row(3, [0, 2], 9, ended=False)])
     rest = torch.tensor([[~3, ~0, ~2, 1, 1, 3, ~3, ~3, ~3]])
     torch.testing.assert_close(made.log_prob(whole), made.log_prob(beginning) + made.log_prob(rest))
-
-
-def test_windows_score_each_token_once():
-    stream = torch.arange(40)[None] + 1
-    stream[0, 0] = ~stream[0, 0]
-    for context_length, stride in [(2, 1), (5, 2), (8, 4), (8, 8), (39, 19), (50, 25)]:
-        found = windows(stream, context_length, stride)[0]
-        assert found.shape[1] == context_length + 1
-        assert sorted(found[found >= 0].tolist()) == list(range(2, 41))
-        assert (found[:, 0] < 0).all()
 
 
 def test_covariates_change_the_density_of_their_rows_alone():
