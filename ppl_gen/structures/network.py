@@ -64,7 +64,7 @@ class Network:
 
 def as_tensor(array: Array, like: torch.Tensor) -> torch.Tensor:
     """Put an array on the device of the weights, in their float type where it is of floats."""
-    tensor = torch.as_tensor(np.ascontiguousarray(array), device=like.device)
+    tensor = torch.tensor(np.ascontiguousarray(array), device=like.device)  # may be read-only
     return tensor.to(like.dtype) if tensor.is_floating_point() else tensor
 
 
