@@ -116,7 +116,7 @@ def plot_traversals(
     Parameters
     ----------
     model : VAE
-        Fitted; has ``transform`` and ``decode``.
+        Fitted; has ``transform`` and ``inverse_transform``.
     x : (1, H, W), (1, H, W, C) or (1, D)
         The image that is started from.
     latents : sequence of int, optional
@@ -136,7 +136,7 @@ def plot_traversals(
     """
     who = "plot_traversals"
     _need(model, "transform", who)
-    _need(model, "decode", who)
+    _need(model, "inverse_transform", who)
     code = np.asarray(model.transform(x, **_given(context)), dtype=np.float64)
     if len(code) != 1:
         raise ValueError(f"{who}: x has {len(code)} images; expected one, as X[:1]")
@@ -149,7 +149,7 @@ def plot_traversals(
         )
     codes = np.repeat(code, len(chosen) * len(values), axis=0)
     codes[np.arange(len(codes)), np.repeat(chosen, len(values))] = np.tile(values, len(chosen))
-    images = model.decode(codes, **_given(context))
+    images = model.inverse_transform(codes, **_given(context))
     shape = getattr(model, "row_shape_", None)
     ax = plot_images(images, columns=len(values), image_shape=shape, ax=ax)
     height, width = _read_images(images, shape, who).shape[1:3]

@@ -27,7 +27,7 @@ class Linear:
         flat = np.reshape(X, (len(X), -1))
         return np.stack([flat.sum(axis=1), flat[:, 0]], axis=1) + context
 
-    def decode(self, codes, context=0.0):
+    def inverse_transform(self, codes, context=0.0):
         first, second = np.asarray(codes).T[..., None, None]
         return first * np.eye(2) + second * (1.0 - np.eye(2)) + context
 
@@ -101,13 +101,13 @@ def test_traversals_set_one_latent_after_the_other():
     x = np.array([[[1.0, 2.0], [3.0, 4.0]]])  # its codes are 10 and 1
     ax = plots.plot_traversals(Linear(), x, values=(-1.0, 0.0, 2.0))
     codes = [[-1, 1], [0, 1], [2, 1], [10, -1], [10, 0], [10, 2]]
-    expected = drawn(plots.plot_images(Linear().decode(codes), columns=3))
+    expected = drawn(plots.plot_images(Linear().inverse_transform(codes), columns=3))
     np.testing.assert_array_equal(drawn(ax), expected)
     assert [t.get_text() for t in ax.get_xticklabels()] == ["-1", "0", "2"]
     assert [t.get_text() for t in ax.get_yticklabels()] == ["0", "1"]
     chosen = plots.plot_traversals(Linear(), x, [1], values=(2.0,), context=1.0)
     np.testing.assert_array_equal(
-        drawn(chosen), drawn(plots.plot_images(Linear().decode([[11, 2]], 1.0)))
+        drawn(chosen), drawn(plots.plot_images(Linear().inverse_transform([[11, 2]], 1.0)))
     )
 
 
