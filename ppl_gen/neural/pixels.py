@@ -92,6 +92,7 @@ class PixelDensity(DensityModule):
                 f"of the {n_channels} channels"
             )
         self.image_shape, self.n_levels, self.n_logistics = image_shape, n_levels, n_logistics
+        self.orders = [range(self.width)]
         size = min(n_levels - 1, max(1, n_filters // n_channels))
         # Levels start as cosines of their place, so that near ones are alike, and then move.
         place = (torch.arange(n_levels) + 0.5)[:, None] * torch.arange(1, size + 1) / n_levels
@@ -167,7 +168,7 @@ class PixelDensity(DensityModule):
         Particles
         """
         known = ~x.isnan()
-        later = evidence(known, range(self.width))
+        later = evidence(known, self.orders[0])
         count = n_particles if bool(later.any()) else 1
         values = torch.where(known, x, 0.0).repeat_interleave(count, 0)
         if context is not None:
@@ -185,7 +186,7 @@ class PixelSteps(Steps):
 
     def __init__(self, network: PixelDensity, values: Tensor) -> None:
         self.network, self.values = network, values
-        self.order = range(network.width)
+        self.order = network.orders[0]
         self.row, self.done = -1, 0  # columns whose features are final
 
     @property
@@ -244,6 +245,7 @@ class GatedLayer(nn.Module):
         groups_in: Tensor,
         groups: Tensor,
         kernel_size: int,
+        dropout: float,
         context_width: int,
         *,
         first: bool,
@@ -254,6 +256,7 @@ class GatedLayer(nn.Module):
         self.vertical = nn.Conv2d(len(groups_in), 2 * width, (reach + 1, kernel_size))
         self.link = nn.Conv2d(2 * width, 2 * width, 1)
         self.horizontal = MaskedConv2d(groups_in, groups.repeat(2), (1, reach + 1), strict=first)
+        self.dropout = nn.Dropout(dropout)
         self.residual = MaskedConv2d(groups, groups, (1, 1), strict=False)
         self.context = nn.Linear(context_width, 4 * width) if context_width else None
 
@@ -271,7 +274,7 @@ class GatedLayer(nn.Module):
 
     def along(self, padded: Tensor, told: Tensor) -> Tensor:
         """Horizontal stack, of what lies to the left and what the vertical one tells."""
-        found: Tensor = self.residual(gate(self.horizontal(padded) + told))
+        found: Tensor = self.residual(self.dropout(gate(self.horizontal(padded) + told)))
         return found if self.first else found + padded[..., -found.shape[-1] :]
 
 
@@ -291,6 +294,8 @@ class PixelCNN(PixelDensity):
         up.
     n_logistics : int or None
         None gives each level a number of its own (softmax); else as many discretised logistics.
+    dropout : float
+        Share of a layer's features that is left out in training.
     context_width : int
 
     Notes
@@ -318,13 +323,14 @@ class PixelCNN(PixelDensity):
         n_layers: int = 5,
         kernel_size: int = 5,
         n_logistics: int | None = None,
+        dropout: float = 0.0,
         context_width: int = 0,
     ) -> None:
         super().__init__(image_shape, n_levels, n_filters, n_logistics, context_width)
         self.reach = kernel_size // 2
         inputs = [self.embedded_groups] + [self.groups] * (n_layers - 1)
         self.layers: Any = nn.ModuleList(
-            GatedLayer(groups, self.groups, kernel_size, context_width, first=layer == 0)
+            GatedLayer(groups, self.groups, kernel_size, dropout, context_width, first=layer == 0)
             for layer, groups in enumerate(inputs)
         )
 

@@ -24,13 +24,16 @@ class RowLSTM(nn.Module):
     state of the row above is seen whole. A step of it is residual, as in the paper's figure 5.
     """
 
-    def __init__(self, groups: Tensor, kernel_size: int, context_width: int) -> None:
+    def __init__(
+        self, groups: Tensor, kernel_size: int, dropout: float = 0.0, context_width: int = 0
+    ) -> None:
         super().__init__()
         width, self.reach = len(groups), kernel_size // 2
         self.input_to_state = MaskedConv2d(
             groups, groups.repeat(4), (1, self.reach + 1), strict=False
         )
         self.state_to_state = nn.Conv2d(width, 4 * width, (1, kernel_size), bias=False)
+        self.dropout = nn.Dropout(dropout)
         self.output = MaskedConv2d(groups, groups, (1, 1), strict=False)
         self.context = nn.Linear(context_width, 4 * width) if context_width else None
         with torch.no_grad():  # states are kept at first (Jozefowicz et al. 2015)
@@ -60,7 +63,7 @@ class RowLSTM(nn.Module):
         for row in arriving.split(1, 2):
             hidden, memory = self.cell(row + self.from_above(hidden), memory)
             states.append(hidden)
-        found: Tensor = x + self.output(torch.cat(states, 2))
+        found: Tensor = x + self.output(self.dropout(torch.cat(states, 2)))
         return found
 
 
@@ -81,6 +84,8 @@ class PixelRNN(PixelDensity):
         above is seen; all of them, if it is 2 W - 1 or more.
     n_logistics : int or None
         None gives each level a number of its own (softmax); else as many discretised logistics.
+    dropout : float
+        Share of the states that is left out of a layer's output in training.
     context_width : int
 
     Notes
@@ -105,6 +110,7 @@ class PixelRNN(PixelDensity):
         n_layers: int = 2,
         kernel_size: int = 3,
         n_logistics: int | None = None,
+        dropout: float = 0.0,
         context_width: int = 0,
     ) -> None:
         super().__init__(image_shape, n_levels, n_filters, n_logistics, context_width)
@@ -113,7 +119,7 @@ class PixelRNN(PixelDensity):
             self.embedded_groups, self.groups, (self.reach + 1, kernel_size), strict=True
         )
         self.layers: Any = nn.ModuleList(
-            RowLSTM(self.groups, kernel_size, context_width) for _ in range(n_layers)
+            RowLSTM(self.groups, kernel_size, dropout, context_width) for _ in range(n_layers)
         )
 
     def features(self, embedded: Tensor, context: Tensor | None) -> Tensor:
@@ -177,7 +183,7 @@ class RowSteps(PixelSteps):
                 arriving + self.above[place][..., columns], self.memory_above[place][..., columns]
             )
             self.hidden[place][..., columns], self.memory[place][..., columns] = hidden, memory
-            found = found + layer.output(hidden)
+            found = found + layer.output(layer.dropout(hidden))
         return found
 
     def finish(self) -> None:

@@ -10,7 +10,7 @@ from ppl_gen.neural.row_lstm import PixelRNN, RowLSTM
 
 def test_one_column_is_torchs_lstm():
     torch.manual_seed(0)
-    layer = RowLSTM(channel_groups(5, 1), kernel_size=1, context_width=0).double()
+    layer = RowLSTM(channel_groups(5, 1), kernel_size=1).double()
     lstm = torch.nn.LSTM(5, 5, batch_first=True).double()
     order = [0, 1, 3, 2]  # torch has the new content before the output gate
     weights = layer.input_to_state.weight, layer.state_to_state.weight
