@@ -268,7 +268,11 @@ MODELS = {
 MODELS |= {
     "normalizing_flow": Model(
         lambda method: NormalizingFlow(
-            n_transforms=2, hidden_features=(8,), inference=method, random_state=0, dtype="float64"
+            n_transforms=2,
+            hidden_layer_sizes=(8,),
+            inference=method,
+            random_state=0,
+            dtype="float64",
         ),
         complete_flowers,
         methods=("maximum_likelihood",),

@@ -58,7 +58,7 @@ def check_settings(model: Any, who: str, row_shape: tuple[int, ...]) -> None:
             )
     coupled = model.flow in _COUPLINGS
     sizes = [("n_bins", model.n_bins, 2), ("n_importance", model.n_importance, 1)]
-    sizes += [("hidden_features", size, 1) for size in model.hidden_features]
+    sizes += [("hidden_layer_sizes", size, 1) for size in model.hidden_layer_sizes]
     if model.n_transforms is not None:
         sizes.append(("n_transforms", model.n_transforms, 2 if coupled else 1))
     for name, size, least in sizes:
@@ -84,8 +84,10 @@ def check_settings(model: Any, who: str, row_shape: tuple[int, ...]) -> None:
             f"{who}.fit: flow='glow' is for images, and X has rows of {row_shape[0]} numbers; give "
             "X as (n, H, W) or (n, H, W, C), or set image_shape"
         )
-    if model.flow == "glow" and not model.hidden_features:
-        raise ValueError(f"{who}: hidden_features is empty; flow='glow' takes its channels from it")
+    if model.flow == "glow" and not model.hidden_layer_sizes:
+        raise ValueError(
+            f"{who}: hidden_layer_sizes is empty; flow='glow' takes its channels from it"
+        )
 
 
 def build(model: Any, facts: dict[str, Any], context_width: int) -> DensityModule:
@@ -114,7 +116,7 @@ def build(model: Any, facts: dict[str, Any], context_width: int) -> DensityModul
         return flow
     noise = None
     if model.discrete == "variational":
-        hidden = tuple(model.hidden_features)[:1]
+        hidden = tuple(model.hidden_layer_sizes)[:1]
         mean = torch.tensor(facts["mean"])
         noise = VariationalNoise(width, mean, deviation, hidden, context_width)
     mask = torch.tensor(facts["discrete"])
@@ -153,7 +155,7 @@ def initialise(density: DensityModule, x: Tensor, context: Tensor | None) -> Non
 
 def _transform(model: Any, row_shape: list[int], width: int, context_width: int) -> FlowTransform:
     count = {} if model.n_transforms is None else {"n_transforms": model.n_transforms}
-    hidden = tuple(model.hidden_features)
+    hidden = tuple(model.hidden_layer_sizes)
     if model.flow == "glow":
         shape = tuple(row_shape)
         steps = {"n_steps": model.n_transforms} if count else {}

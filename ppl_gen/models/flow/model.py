@@ -44,7 +44,7 @@ class NormalizingFlow(
     n_transforms : int or None
         Transforms one after the other (of Glow: steps a level); by default what the kind of flow
         is usually made of.
-    hidden_features : sequence of int
+    hidden_layer_sizes : sequence of int
         Units of the hidden layers of each transform's network (of Glow: the first is its
         channels).
     n_bins : int
@@ -99,7 +99,8 @@ class NormalizingFlow(
     >>> from ppl_gen.datasets import load_iris
     >>> X = load_iris().X
     >>> quick = MaximumLikelihood(epochs=30, learning_rate=1e-2)
-    >>> flow = NormalizingFlow("maf", hidden_features=(16,), inference=quick, random_state=0).fit(X)
+    >>> flow = NormalizingFlow("maf", hidden_layer_sizes=(16,), inference=quick, random_state=0)
+    >>> flow = flow.fit(X)
     >>> flow.log_prob(X).shape, flow.sample(5).shape
     ((150,), (5, 4))
     >>> z = flow.transform(X)
@@ -113,7 +114,7 @@ class NormalizingFlow(
         self,
         flow: str = "nsf",
         n_transforms: int | None = None,
-        hidden_features: Sequence[int] = (64, 64),
+        hidden_layer_sizes: Sequence[int] = (64, 64),
         n_bins: int = 8,
         bounds: Any = None,
         discrete: str | None = None,
@@ -128,7 +129,7 @@ class NormalizingFlow(
     ) -> None:
         self.flow = flow
         self.n_transforms = n_transforms
-        self.hidden_features = hidden_features
+        self.hidden_layer_sizes = hidden_layer_sizes
         self.n_bins = n_bins
         self.bounds = bounds
         self.discrete = discrete
@@ -296,7 +297,7 @@ class NormalizingFlow(
         >>> from ppl_gen.datasets import load_iris
         >>> X = load_iris().X
         >>> quick = MaximumLikelihood(epochs=5)
-        >>> flow = NormalizingFlow("maf", hidden_features=(8,), inference=quick, random_state=0)
+        >>> flow = NormalizingFlow("maf", hidden_layer_sizes=(8,), inference=quick, random_state=0)
         >>> prior = flow.fit(X).dist()
         >>> def model():
         ...     with pyro.plate("row", 3):

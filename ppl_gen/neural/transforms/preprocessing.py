@@ -138,7 +138,7 @@ class VariationalNoise(nn.Module):
         Entries D of a row.
     loc, scale : (D,) tensors
         Of the rows, for the networks.
-    hidden_features : sequence of int
+    hidden : sequence of int
     context_width : int
     n_transforms : int
         Couplings; each moves every other entry, in turns.
@@ -160,7 +160,7 @@ class VariationalNoise(nn.Module):
         width: int,
         loc: Tensor,
         scale: Tensor,
-        hidden_features: tuple[int, ...] = (64,),
+        hidden: tuple[int, ...] = (64,),
         context_width: int = 0,
         n_transforms: int = 2,
         bound: float = 2.0,
@@ -174,7 +174,7 @@ class VariationalNoise(nn.Module):
         self.register_buffer("moved", moved, persistent=False)
         self.networks = nn.ModuleList()
         for _ in range(n_transforms):
-            network = perceptron(2 * width + context_width, hidden_features, 2 * width)
+            network = perceptron(2 * width + context_width, hidden, 2 * width)
             nn.init.zeros_(network[-1].weight)  # type: ignore[arg-type]
             nn.init.zeros_(network[-1].bias)  # type: ignore[arg-type]
             self.networks.append(network)

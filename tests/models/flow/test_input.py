@@ -14,7 +14,8 @@ COUNTS = RNG.poisson(3.0, size=(60, 2)).astype(float)
 def flow(**settings):
     quick = MaximumLikelihood(epochs=1)
     return NormalizingFlow(
-        **{"flow": "maf", "hidden_features": (4,), "inference": quick, "random_state": 0} | settings
+        **{"flow": "maf", "hidden_layer_sizes": (4,), "inference": quick, "random_state": 0}
+        | settings
     )
 
 
@@ -27,7 +28,7 @@ def flow(**settings):
         ({"discrete": True}, r"discrete is True; expected one of None, 'uniform'"),
         ({"n_transforms": 0}, r"n_transforms is 0; expected whole numbers of at least 1"),
         ({"flow": "realnvp", "n_transforms": 1}, r"n_transforms is 1; .* at least 2"),
-        ({"hidden_features": (0,)}, r"hidden_features is \(0,\)"),
+        ({"hidden_layer_sizes": (0,)}, r"hidden_layer_sizes is \(0,\)"),
         ({"n_bins": 1.5}, r"n_bins is 1.5"),
         ({"noise": -1.0}, r"noise is -1.0; expected 0 or a positive number"),
         ({"noise": 0.1, "discrete": "uniform"}, r"adds noise of its own; expected one of them"),
@@ -120,6 +121,8 @@ def test_rows_without_weight_are_no_rows():
 
 def test_few_rows_will_do_for_the_default_training():
     # A tenth of two rows is one to choose the best epoch by, and one to learn from.
-    model = NormalizingFlow("maf", n_transforms=1, hidden_features=(4,), random_state=0).fit(X[:2])
+    model = NormalizingFlow("maf", n_transforms=1, hidden_layer_sizes=(4,), random_state=0).fit(
+        X[:2]
+    )
     assert np.isfinite(model.score(X))
     assert "validation_loss" in model.history_

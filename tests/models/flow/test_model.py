@@ -18,7 +18,7 @@ def quick(epochs, learning_rate=1e-2, batch_size=128):
 
 
 def small(flow="maf", epochs=10, **settings):
-    settings = {"hidden_features": (16,), "random_state": 0, **settings}
+    settings = {"hidden_layer_sizes": (16,), "random_state": 0, **settings}
     return NormalizingFlow(flow, inference=quick(epochs), **settings)
 
 
@@ -146,8 +146,8 @@ def test_columns_of_numbers_and_of_counts_are_told_apart():
 def test_noise_keeps_few_rows_from_collapse():
     rng = np.random.default_rng(0)
     x, new = rng.normal(size=(25, 2)), rng.normal(size=(500, 2))
-    bare = small("nsf", 80, n_transforms=1, hidden_features=(32,)).fit(x)
-    noisy = small("nsf", 80, n_transforms=1, hidden_features=(32,), noise=0.3).fit(x)
+    bare = small("nsf", 80, n_transforms=1, hidden_layer_sizes=(32,)).fit(x)
+    noisy = small("nsf", 80, n_transforms=1, hidden_layer_sizes=(32,), noise=0.3).fit(x)
     assert bare.score(x) > noisy.score(x)
     assert bare.score(new) < noisy.score(new) - 0.5
 
@@ -297,7 +297,7 @@ def test_a_step_on_the_meta_device(counted, settings):
 @pytest.fixture(scope="module")
 def prior(correlated):
     x = np.exp(correlated[0][:500, :1] / 5.0) + correlated[0][:500, 2:] * [[0.0, 1.0]]
-    return small("nsf", 15, n_transforms=1, hidden_features=(8,), bounds=(0.0, 60.0)).fit(x)
+    return small("nsf", 15, n_transforms=1, hidden_layer_sizes=(8,), bounds=(0.0, 60.0)).fit(x)
 
 
 def test_a_pyro_program_takes_the_density(prior):

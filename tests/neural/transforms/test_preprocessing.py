@@ -144,7 +144,7 @@ def test_learned_noise_raises_the_bound():
     # A density that is steep within a cube: uniform noise is a poor proposal there.
     density = Normal(double(0.9), double(0.15))
     rows = double(0.0)[None].expand(200, 1)
-    noise = VariationalNoise(1, double(0.0), double(1.0), hidden_features=(8,)).double()
+    noise = VariationalNoise(1, double(0.0), double(1.0), hidden=(8,)).double()
     model = Dequantised(density, torch.tensor([True]), noise).double()
     first = float(model.bound(rows).mean().detach())
     optimizer = torch.optim.Adam(noise.parameters(), 0.03)
