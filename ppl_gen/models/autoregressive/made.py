@@ -27,7 +27,7 @@ class MADE(FactorisedModel):
 
     Parameters
     ----------
-    hidden : sequence of int
+    hidden_layer_sizes : sequence of int
         Widths of the hidden layers.
     n_components : int
         Of the mixtures by which numbers are distributed, given the columns before.
@@ -102,7 +102,7 @@ class MADE(FactorisedModel):
 
     def __init__(
         self,
-        hidden: Sequence[int] = (128, 128),
+        hidden_layer_sizes: Sequence[int] = (128, 128),
         n_components: int = 5,
         kinds: str | Mapping[Any, str] = "auto",
         n_levels: int | None = None,
@@ -113,7 +113,7 @@ class MADE(FactorisedModel):
         device: str = "auto",
         dtype: str | None = None,
     ) -> None:
-        self.hidden = hidden
+        self.hidden_layer_sizes = hidden_layer_sizes
         self.n_components = n_components
         self.kinds = kinds
         self.n_levels = n_levels
@@ -144,7 +144,8 @@ class MADE(FactorisedModel):
 
     def _check_settings(self) -> None:
         counts = {"n_components": self.n_components, "n_orders": self.n_orders}
-        counts |= {f"hidden[{place}]": units for place, units in enumerate(self.hidden)}
+        sizes = self.hidden_layer_sizes
+        counts |= {f"hidden_layer_sizes[{place}]": size for place, size in enumerate(sizes)}
         if self.n_levels is not None:
             counts["n_levels"] = self.n_levels
         for name, value in counts.items():
@@ -153,8 +154,10 @@ class MADE(FactorisedModel):
                 raise ValueError(
                     f"{self._who}: {name} is {value!r}; expected a whole number, at least 1"
                 )
-        if len(self.hidden) == 0:
-            raise ValueError(f"{self._who}: hidden is empty; expected one layer or more")
+        if len(sizes) == 0:
+            raise ValueError(
+                f"{self._who}: hidden_layer_sizes is empty; expected one layer or more"
+            )
 
     def _columns(self, values: Array) -> list[Column]:
         """What each column holds, by its kind as declared or as it looks."""
@@ -263,7 +266,11 @@ class MADE(FactorisedModel):
             for kind, *numbers in zip(facts["kind"], *(facts[f] for f in fields), strict=True)
         ]
         return MaskedAutoencoder(
-            columns, facts["orders"], tuple(self.hidden), self.n_components, context_width
+            columns,
+            facts["orders"],
+            tuple(self.hidden_layer_sizes),
+            self.n_components,
+            context_width,
         )
 
     def _publish(self) -> None:

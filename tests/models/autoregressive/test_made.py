@@ -15,7 +15,7 @@ QUICK = MaximumLikelihood(epochs=30, learning_rate=0.02, batch_size=50)
 
 
 def small(**settings):
-    return MADE(**({"hidden": (24,), "inference": QUICK, "random_state": 0} | settings))
+    return MADE(**({"hidden_layer_sizes": (24,), "inference": QUICK, "random_state": 0} | settings))
 
 
 @pytest.fixture(scope="module")
@@ -187,8 +187,8 @@ def test_iris_by_bayes_rule():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"hidden": ()}, "hidden is empty"),
-        ({"hidden": (8, 0)}, r"hidden\[1\] is 0"),
+        ({"hidden_layer_sizes": ()}, "hidden_layer_sizes is empty"),
+        ({"hidden_layer_sizes": (8, 0)}, r"hidden_layer_sizes\[1\] is 0"),
         ({"n_components": 0}, "n_components is 0"),
         ({"n_orders": 1.5}, "n_orders is 1.5"),
         ({"order": "sorted"}, "order is 'sorted'"),
