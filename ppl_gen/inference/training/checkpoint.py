@@ -2,8 +2,8 @@
 
 ::
 
-    checkpoint.json              versions, what was trained on what and how, where it had got to
-    state-<step>.safetensors     the tensors that it names, with their SHA-256
+    checkpoint.json                      what was trained on what and how; where it had got to
+    state-<epoch>-<batch>.safetensors    the tensors that it names, with their SHA-256
 
 The tensors are written first, under a name of their own, and the JSON is then replaced by one
 rename: whenever the process dies, the directory holds one whole checkpoint.
@@ -79,17 +79,17 @@ class Checkpoint:
                 f"holds other files ({', '.join(others[:3])}); expected a directory of its own"
             )
 
-    def write(self, state: Mapping[str, Any], step: int) -> None:
+    def write(self, state: Mapping[str, Any], label: str) -> None:
         """Keep a state in place of the one before.
 
         Parameters
         ----------
         state : dict
             Nested dicts, lists and tuples of plain values and tensors.
-        step : int
-            Steps taken so far.
+        label : str
+            Tells states of one training apart: the one that is there is not written again.
         """
-        name = f"state-{step}.safetensors"
+        name = f"state-{label}.safetensors"
         if name == self._file:
             return  # nothing was done since
         self.directory.mkdir(parents=True, exist_ok=True)

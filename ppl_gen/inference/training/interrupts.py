@@ -31,7 +31,7 @@ class Interrupts:
 def held_back() -> Iterator[Interrupts]:
     """Note Ctrl-C in place of raising it, so that a step is done whole or not at all.
 
-    Only the main thread gets signals; elsewhere nothing changes.
+    Only the main thread gets signals; elsewhere nothing changes, nor where Ctrl-C is ignored.
 
     Examples
     --------
@@ -41,10 +41,13 @@ def held_back() -> Iterator[Interrupts]:
     True
     """
     interrupts = Interrupts()
-    if threading.current_thread() is not threading.main_thread():
+    before = signal.getsignal(signal.SIGINT)
+    here = threading.current_thread() is threading.main_thread()
+    # None is a handler that is not Python's, which could not be put back.
+    if not here or before in (None, signal.SIG_IGN):
         yield interrupts
         return
-    before = signal.signal(signal.SIGINT, interrupts)
+    signal.signal(signal.SIGINT, interrupts)
     try:
         yield interrupts
     finally:

@@ -16,7 +16,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ppl_gen.inference.base import ONE_AT_A_TIME
-from ppl_gen.inference.training.checkpoint import Checkpoint, described, fingerprint
+from ppl_gen.inference.training.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    described,
+    fingerprint,
+)
 from ppl_gen.inference.training.interrupts import Interrupts, held_back
 from ppl_gen.inference.training.loading import Loading, as_rows, split
 from ppl_gen.inference.training.means import Means
@@ -117,6 +122,7 @@ def train(
     training.check()
     arrays = as_rows(data, who)
     processes = Processes(device, training.precision, who)
+    (seed,) = map(int, processes.total([seed * (processes.rank == 0)]))
     with (
         ONE_AT_A_TIME,
         torch.random.fork_rng(devices=processes.generators),
@@ -168,16 +174,20 @@ class _Run:
             for chosen in rows
         )
         n_steps = training.epochs * self.rows.n_batches
-        self.players = {
-            player: Player({names[p]: p for p in parameters}, training, n_steps)
-            for player, parameters in objective.players.items()
-        }
+        self.players = {}
+        for player, parameters in objective.players.items():
+            if not parameters or any(p not in names for p in parameters):
+                raise ValueError(
+                    f"{who}: the player {player!r} has {len(parameters)} parameters; expected "
+                    "some, all of them the module's"
+                )
+            self.players[player] = Player({names[p]: p for p in parameters}, training, n_steps)
         processes.share_weights(list(tensors_of(self.module).values()))
         self.weights = Weights(self.module, training.ema)
         self.best: dict[str, Any] | None = None
         self.epoch = self.batch = self.step = 0
         self.seconds = 0.0
-        self.late = False
+        self.late = self._checked = False
         self.history: list[dict[str, float]] = []
         self.means = Means()
         self.checkpoint: Checkpoint | None = None
@@ -189,12 +199,17 @@ class _Run:
         self._begun -= self.seconds
         stopped = self._ended()
         bar: Any = tqdm(
-            total=self.training.epochs, initial=self.epoch, desc=self.who, disable=not progress
+            total=self.training.epochs,
+            initial=self.epoch,
+            desc=self.who,
+            delay=1.0,
+            disable=not progress,
         )
         with bar, ExitStack() as unchecked:
             while stopped is None:
                 stopped = self._run_epoch(interrupts, bar, unchecked)
                 if self.batch == self.rows.n_batches:
+                    bar.set_postfix_str(self._standing(), refresh=False)
                     self._end_epoch()
                     bar.update()
                     stopped = stopped or self._ended()
@@ -235,10 +250,10 @@ class _Run:
             self.batch += 1
             self.step += 1
             self.weights.update(self.step)
-            if not self._unchecked:
+            if not self._checked:
                 # Distributions have checked one batch; they would wait for the device at each.
                 unchecked.enter_context(pyro.validation_enabled(False))
-                self._unchecked = True
+                self._checked = True
             now = time.perf_counter()
             self.seconds = now - self._begun
             pressed, self.late, due = self.processes.agree(
@@ -250,11 +265,8 @@ class _Run:
                 return "interrupted" if pressed else "max_seconds"
             if now - shown > 1.0:
                 shown = now
-                self._show(bar)
+                bar.set_postfix_str(self._standing())
         return None
-
-    #: Whether distributions have stopped to check their values.
-    _unchecked = False
 
     def _descend(
         self, loss: Tensor, player: str | None = None, parts: Mapping[str, Tensor] | None = None
@@ -347,6 +359,12 @@ class _Run:
         state = self.checkpoint.read()
         if state is None:
             return
+        if state["epoch"] > self.training.epochs:
+            raise CheckpointError(
+                f"{self.who}: the checkpoint {self.training.checkpoint} is of {state['epoch']} "
+                f"epochs, and epochs is {self.training.epochs}; expected as many or more; give "
+                "another path, or delete it to start anew"
+            )
         for name in ("epoch", "batch", "step", "seconds", "history", "best"):
             setattr(self, name, state[name])
         self.means = Means(state["means"] if self.processes.rank == 0 else None)
@@ -380,7 +398,7 @@ class _Run:
             },
         }
         if self.processes.rank == 0:
-            self.checkpoint.write(state, self.step)
+            self.checkpoint.write(state, f"{self.epoch}-{self.batch}")
         self._saved = time.perf_counter()
 
     def _stream(self, number: int) -> int:
@@ -389,12 +407,10 @@ class _Run:
 
     # -- messages ------------------------------------------------------------------------------
 
-    def _show(self, bar: Any) -> None:
+    def _standing(self) -> str:
         loss = next(iter(self.players.values())).loss
-        told = f"loss {loss:.5g}, batch {self.batch} of {self.rows.n_batches}"
-        if self.best is not None:
-            told += f", best validation {self.best['loss']:.5g}"
-        bar.set_postfix_str(told)
+        best = "" if self.best is None else f", best validation {self.best['loss']:.5g}"
+        return f"batch {self.batch} of {self.rows.n_batches}, loss {loss:.5g}{best}"
 
     def _diagnosis(self, error: NonFinite, order: np.ndarray[Any, Any]) -> str:
         places = self.rows.places(order)[self.batch]

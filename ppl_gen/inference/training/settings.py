@@ -52,9 +52,10 @@ class Training(BaseEstimator):  # type: ignore[misc]
     max_seconds : float, optional
         Training ends with the step in which these are over.
     checkpoint : path, optional
-        Directory for checkpoints. The same training, started again, goes on from there: on a CPU
-        to the very weights that it would have come to uninterrupted. With more `epochs` a finished
-        one goes on.
+        Directory for checkpoints. The same training (model, data, settings and seed), started
+        again, goes on from there: on a CPU to the very weights that it would have come to
+        uninterrupted. With more `epochs` a finished one goes on, from there at the rates of the
+        longer schedule. The file format is safetensors and JSON; nothing in it is executed.
     checkpoint_minutes : float, default 10.0
         Minutes from one checkpoint to the next; there is one at the end, and at Ctrl-C, too.
 

@@ -143,6 +143,7 @@ def test_a_checkpoint_of_another_training_is_refused_with_what_differs(tmp_path)
     )
     refused(path, r"seed: 3 there, 4 here.*random_state", seed=4)
     refused(path, r"data.x.shape: \[50, 3\] there, \[51, 3\] here", data=rows(51))
+    refused(path, "is of 6 epochs, and epochs is 5", epochs=5)
     changed = rows()
     changed["x"][17, 1] += 1e-6
     refused(path, r"data.x.sha256", data=changed)
@@ -205,7 +206,7 @@ def test_a_write_that_was_cut_short_leaves_the_checkpoint_before(tmp_path):
     again, _ = run(checkpoint=path)
     assert same(weights(again.module), weights(first.module))
     run(checkpoint=path, epochs=7)
-    assert sorted(p.name for p in path.iterdir()) == ["checkpoint.json", "state-35.safetensors"]
+    assert sorted(p.name for p in path.iterdir()) == ["checkpoint.json", "state-7-0.safetensors"]
 
 
 def test_a_large_array_is_told_apart_by_some_rows(tmp_path, monkeypatch):

@@ -416,6 +416,14 @@ def test_bad_objectives():
         train(NegativeLogLikelihood(nn.Tanh()), rows())
 
 
+def test_players_of_other_modules():
+    class Stranger(Denoiser):
+        players = {"loss": [nn.Parameter(torch.zeros(1))]}  # noqa: RUF012
+
+    with pytest.raises(ValueError, match="the player 'loss' has 1 parameters; expected some, all"):
+        train(Stranger(), rows())
+
+
 def test_bad_callables(normals):
     with pytest.raises(TypeError, match=r"optimizer gave a list; expected a torch.optim.Optimizer"):
         fit(Normal(), normals, optimizer=list)
@@ -447,9 +455,12 @@ def test_memory_maps_and_other_types_of_numbers(tmp_path, normals):
     assert same(weights(module), weights(other))
 
 
-def test_a_bar_is_shown_when_asked_for(normals, capsys):
-    settings = Training(epochs=3)
-    train(NegativeLogLikelihood(Normal()), normals, settings, who="Flow.fit", progress=True)
-    assert "Flow.fit: 100%" in capsys.readouterr().err
-    train(NegativeLogLikelihood(Normal()), normals, settings)
+def test_a_bar_is_shown_when_asked_for_and_it_takes_time(normals, capsys):
+    settings = {"epochs": 10**9, "batch_size": 100, "max_seconds": 1.3}
+    objective = NegativeLogLikelihood(Normal())
+    train(objective, normals, Training(**settings), who="Flow.fit", progress=True)
+    shown = capsys.readouterr().err
+    assert "Flow.fit: " in shown
+    assert "loss " in shown
+    train(objective, normals, Training(epochs=3), progress=True)
     assert not capsys.readouterr().err
