@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from ppl_gen.neural.density import DensityModule
 from ppl_gen.neural.token_rows import windows
 
-__all__ = ["Memory", "Transformer", "truncated"]
+__all__ = ["Memory", "Transformer", "rotated", "truncated"]
 
 
 class Transformer(DensityModule):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from pyro import poutine
 
-from ppl_gen.neural.transformer import Memory, Transformer, truncated
+from ppl_gen.neural.transformer import Memory, Transformer, rotated, truncated
 
 #: float32's rounding, through a few layers and sums of a few dozen terms.
 FLOAT32 = {"rtol": 1e-5, "atol": 1e-5}
@@ -95,6 +95,21 @@ def test_nothing_leaks_from_the_future():
         (gradient,) = torch.autograd.grad(logits[0, place].sum(), vectors, retain_graph=True)
         reached = gradient[0].abs().sum(1) > 0.0
         assert reached.tolist() == [True] * (place + 1) + [False] * (7 - place)
+
+
+def test_attention_knows_distances_and_nothing_else_of_places():
+    made = network(3, 12)
+    query, key = torch.randn(2, 8, dtype=torch.float64)
+    turned = [rotated(x.expand(12, 8), made.cos, made.sin) for x in (query, key)]
+    scores = turned[0] @ turned[1].T
+    for distance in range(12):
+        along = scores.diagonal(-distance)
+        torch.testing.assert_close(along, along[:1].expand_as(along))
+    assert scores[:, 0].unique().numel() == 12
+    # So one layer tells the order of what came before.
+    single = network(3, 12, n_layers=1)
+    first, second = single(torch.tensor([[3, 0, 1, 2], [3, 1, 0, 2]]))[:, -1]
+    assert not torch.allclose(first, second)
 
 
 def test_padding_and_other_rows_change_nothing():
