@@ -137,11 +137,10 @@ class VariationalAutoencoder(DensityModule):
     ) -> Tensor:
         """Run as a Pyro program: codes at the site "z", rows at the site "x"."""
         self._register()
-        observed = None
-        if x is not None:
-            observed = self._observed(x)
-            if observed is not None:
-                x = x.masked_fill(~observed, 0.0)
+        x, context = self._alike(x), self._alike(context)
+        observed = None if x is None else self._observed(x)
+        if x is not None and observed is not None:
+            x = x.masked_fill(~observed, 0.0)
         with pyro.plate("row", n_rows(x, context, n), dim=-1):
             z = pyro.sample("z", self.prior())
             rows: Tensor = pyro.sample("x", self.decode(z, context, observed), obs=x)
@@ -154,6 +153,7 @@ class VariationalAutoencoder(DensityModule):
         if x is None:
             raise ValueError("guide: there are no rows x; the guide is of the codes of given rows")
         self._register()
+        x, context = x.to(self.like().dtype), self._alike(context)
         with pyro.plate("row", len(x), dim=-1):
             z: Tensor = pyro.sample("z", self.encode(x, context))
         return z
@@ -233,6 +233,10 @@ class VariationalAutoencoder(DensityModule):
         chosen = log_weights.softmax(0).T.multinomial(1).squeeze(-1)
         z = codes[chosen, torch.arange(len(x), device=x.device)]
         return torch.where(x.isnan(), self.decode(z, context).sample(), x)
+
+    def _alike(self, values: Tensor | None) -> Tensor | None:
+        # Programs are run in float64 by default, networks in the floats of their weights.
+        return None if values is None else values.to(self.like().dtype)
 
     def _register(self) -> None:
         """Tell Pyro's own SVI the weights, while it collects them: nobody else pays for it."""

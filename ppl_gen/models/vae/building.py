@@ -1,5 +1,6 @@
 """The networks of autoencoders, from the settings of their estimators."""
 
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -65,8 +66,12 @@ def check_settings(model: Any, who: str, row_shape: Sequence[int]) -> None:
             f"{least}" + (", one latent having none before it" if least == 2 else "")
         )
     hidden = model.hidden
-    if hidden is not None and not all(_is_whole(units, 1) for units in hidden):
-        raise ValueError(f"{who}: hidden is {hidden!r}; expected whole numbers of at least 1")
+    if hidden is not None and not (
+        isinstance(hidden, Sequence) and all(_is_whole(units, 1) for units in hidden)
+    ):
+        raise ValueError(
+            f"{who}: hidden is {hidden!r}; expected a sequence of whole numbers of at least 1"
+        )
     if model.architecture == "convolutional":
         if len(row_shape) < 2:
             raise ValueError(
@@ -87,7 +92,7 @@ def check_settings(model: Any, who: str, row_shape: Sequence[int]) -> None:
 
 
 def _is_whole(value: Any, least: int) -> bool:
-    return not isinstance(value, bool) and int(value) == value and value >= least
+    return isinstance(value, numbers.Integral) and int(value) >= least
 
 
 def build_likelihood(name: str, facts: dict[str, Any], noise: str | float) -> Likelihood:
@@ -121,7 +126,7 @@ def build_encoder(
 ) -> nn.Module:
     """Build an encoder: features [, what is there] [, context] -> parameters of the guide."""
     sizes = ARCHITECTURES[architecture] if hidden is None else hidden
-    width = len(facts["location"])
+    width = facts["width"]
     planes = int(facts["gaps"])
     if architecture == "convolutional":
         return ConvolutionalEncoder(
@@ -147,7 +152,7 @@ def build_decoder(
     if architecture == "convolutional":
         image = image_of(facts["row_shape"])
         return ConvolutionalDecoder(n_inputs, image, likelihood.n_outputs, sizes)
-    return perceptron(n_inputs, sizes[::-1], len(facts["location"]) * likelihood.n_outputs)
+    return perceptron(n_inputs, sizes[::-1], facts["width"] * likelihood.n_outputs)
 
 
 def check_network(network: nn.Module, who: str, name: str, inputs: str, n: int, m: int) -> None:

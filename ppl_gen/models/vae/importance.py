@@ -1,5 +1,6 @@
 """Densities and completions of rows under an autoencoder, by importance sampling."""
 
+import numbers
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -120,7 +121,7 @@ class ImportanceSampled(Latents):
         return found.astype(np.float64)
 
     def _check_count(self, name: str, value: Any) -> None:
-        if isinstance(value, bool) or int(value) != value or value < 1:
+        if not isinstance(value, numbers.Integral) or value < 1:
             raise ValueError(
                 f"{self._who}: {name} is {value!r}; expected a whole number of at least 1"
             )

@@ -175,7 +175,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImportanceSampled):
         return self.likelihood != "normal"
 
     def _module(self, facts: dict[str, Any], context_width: int) -> DensityModule:
-        width, size = len(facts["location"]), int(self.latent_dim)
+        width, size = facts["width"], int(self.latent_dim)
         likelihood = build_likelihood(self.likelihood, facts, self.noise)
         posterior = POSTERIORS[self.posterior](size)
         hidden = None if self.hidden is None else tuple(int(units) for units in self.hidden)

@@ -37,8 +37,8 @@ def facts_of(
     Returns
     -------
     dict
-        ``row_shape``; ``gaps``, whether there are any; ``location`` and ``scale`` (D,);
-        ``n_levels``, 0 where there are none; ``n_pseudo``.
+        ``width`` D and ``row_shape``; ``gaps``, whether there are any; ``n_levels``, 0 where
+        there are none; ``n_pseudo``; of numbers ``location`` and ``scale``, (D,).
 
     Raises
     ------
@@ -50,23 +50,27 @@ def facts_of(
             f"{who}: there is no likelihood {likelihood!r}; expected one of "
             f"{', '.join(map(repr, LIKELIHOODS))}"
         )
-    if likelihood in LEVELLED:
-        n_levels = max(2, int(np.nanmax(values)) + 1) if n_levels is None else int(n_levels)
-    elif n_levels is not None:
+    if likelihood not in LEVELLED and n_levels is not None:
         raise ValueError(
             f"{who}: n_levels is {n_levels}, but likelihood={likelihood!r} has no levels; leave it "
             f"out, or take one of {', '.join(map(repr, LEVELLED))}"
         )
-    check_range(values, who, likelihood, n_levels or 0)
-    location, scale = _standard(values, row_shape, who)
-    return {
+    levels = 0
+    if likelihood in LEVELLED:
+        levels = max(2, int(np.nanmax(values)) + 1) if n_levels is None else n_levels
+        if levels != int(levels) or levels < 2:
+            raise ValueError(f"{who}: n_levels is {levels}; expected a whole number of at least 2")
+    check_range(values, who, likelihood, levels)
+    facts: dict[str, Any] = {
+        "width": values.shape[1],
         "row_shape": row_shape,
         "gaps": bool(np.isnan(values.sum())),
-        "location": location,
-        "scale": scale,
-        "n_levels": n_levels or 0,
+        "n_levels": int(levels),
         "n_pseudo": min(len(values), N_PSEUDO_INPUTS),
     }
+    if likelihood == "normal":
+        facts["location"], facts["scale"] = _standard(values, row_shape, who)
+    return facts
 
 
 def _standard(values: Array, row_shape: tuple[int, ...], who: str) -> tuple[Array, Array]:
@@ -103,17 +107,17 @@ def check_range(values: Array, who: str, likelihood: str, n_levels: int) -> None
     if likelihood == "bernoulli":
         _check_binary(values, low, high, who)
         return
-    if low < 0 or high > n_levels - 1:
-        raise ValueError(
-            f"{who}: likelihood={likelihood!r} takes the levels 0 to {n_levels - 1}; X goes from "
-            f"{low:g} to {high:g}: shift the levels to start at 0, or raise n_levels"
-        )
     broken = values[values != np.floor(values)]
     if not np.isnan(broken).all():
         raise ValueError(
             f"{who}: likelihood={likelihood!r} takes whole levels 0 to {n_levels - 1}; X has "
             f"{broken[~np.isnan(broken)][0]:g}: round, after scaling (such as 255 * X), or use "
             "likelihood='normal'"
+        )
+    if low < 0 or high > n_levels - 1:
+        raise ValueError(
+            f"{who}: likelihood={likelihood!r} takes the levels 0 to {n_levels - 1}; X goes from "
+            f"{low:g} to {high:g}: shift the levels to start at 0, or raise n_levels"
         )
 
 
