@@ -36,7 +36,7 @@ class Means:
         for name in dict.fromkeys(name for _, parts in self._pending for name in parts):
             found = [(rows, parts[name]) for rows, parts in self._pending if name in parts]
             total = self._totals.get(name, 0.0)
-            values = torch.stack([value.double() for _, value in found]).tolist()
+            values = torch.stack([value for _, value in found]).double().tolist()
             for (rows, _), value in zip(found, values, strict=True):
                 total += rows * value
             self._totals[name] = total

@@ -91,3 +91,17 @@ def test_one_process_is_alone():
     processes = Processes("cpu", "float32", "Flow.fit")
     assert (processes.rank, processes.count, processes.device) == (0, 1, torch.device("cpu"))
     assert processes.agree(True, False) == [True, False]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_on_a_gpu_it_comes_to_what_a_cpu_comes_to(precision):
+    settings = Training(epochs=20, batch_size=10, learning_rate=0.05, precision=precision, ema=0.9)
+    found = []
+    for device in ("cpu", "cuda"):
+        module = Normal(3)
+        MaximumLikelihood(training=settings).train(module, rows(), device=device)
+        assert module.loc.device.type == device
+        found.append(module.loc.detach().cpu())
+    # The same rows in the same order, and no noise.
+    torch.testing.assert_close(*found, rtol=1e-3, atol=1e-3)
