@@ -296,8 +296,10 @@ def typicality_test(
     Notes
     -----
     The reference is drawn anew with each batch too, since the entropy is an estimate: as it grows
-    the test is that of the paper. Batches of a few rows have little power against data whose
-    density is of the right size by chance, and no size of batch helps there.
+    the test is that of the paper. Batches of a few rows have little power, and none of any size
+    has it against data whose densities are of the right size by chance. Means are moved by single
+    rows of a tiny density: where such are rare, as under columns that hardly vary, neither the
+    reference nor its bootstrap knows how often they come, and p-values are not to be trusted.
 
     References
     ----------
