@@ -181,4 +181,7 @@ def _hidden_degrees(units: int, lowest: int, width: int, kind: str) -> Tensor:
     n_degrees = max(width - lowest, 1)
     if kind == "random":
         return lowest + torch.randint(n_degrees, (units,))
-    return lowest + torch.arange(units) % n_degrees
+    if units >= n_degrees:
+        return lowest + torch.arange(units) % n_degrees
+    # Too few for all positions: spread over them, so that the last are seen as well.
+    return lowest + torch.linspace(0, n_degrees - 1, units).round().long()

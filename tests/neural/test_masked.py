@@ -53,6 +53,14 @@ def test_outputs_see_all_variables_before_and_no_other(
         assert torch.equal(one_input, earlier(network))
 
 
+def test_fewer_units_than_variables_are_spread_over_them():
+    torch.manual_seed(0)
+    network = MaskedNetwork(12, 1, (4,), activation=torch.nn.Tanh).double()
+    seen = dependence(network)[..., 0]
+    assert seen[-1, :-1].all()
+    assert not (seen & ~earlier(network)).any()
+
+
 @pytest.mark.parametrize("residual", [False, True])
 def test_random_degrees_hide_what_comes_after(residual):
     torch.manual_seed(0)
