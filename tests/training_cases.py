@@ -61,6 +61,15 @@ class Denoiser(Objective):
         return parts
 
 
+class Shared(Denoiser):
+    """The same without the buffer, of which each process would have its own."""
+
+    def step(self, batch, descend):
+        parts = super().step(batch, descend)
+        self.module.chain.zero_()
+        return parts
+
+
 def rows(n=50, width=3):
     return {"x": np.random.default_rng(7).normal(size=(n, width)).astype(np.float32)}
 

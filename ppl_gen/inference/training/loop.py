@@ -371,9 +371,10 @@ class _Run:
         self.weights.load(state["weights"])
         for name, player in self.players.items():
             player.load(state["players"][name])
-        torch.set_rng_state(state["random"]["cpu"][self.processes.rank])
+        # Copies: torch takes the state to begin where the memory of the tensor does.
+        torch.set_rng_state(state["random"]["cpu"][self.processes.rank].clone())
         for device, kept in zip(self.processes.generators, state["random"]["device"], strict=True):
-            torch.cuda.set_rng_state(kept[self.processes.rank], device)
+            torch.cuda.set_rng_state(kept[self.processes.rank].clone(), device)
         limit = self.training.max_seconds
         self.late = limit is not None and self.seconds >= limit
 

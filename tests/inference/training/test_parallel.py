@@ -45,21 +45,23 @@ with open({out!r} + os.environ["RANK"], "w") as file:
 """
 
 
-def test_two_processes_come_to_what_one_comes_to(tmp_path):
-    script = tmp_path / "script.py"
-    path, out = str(tmp_path / "checkpoint"), str(tmp_path / "found")
-    script.write_text(
-        IN_EACH_PROCESS.format(tests=str(TESTS), path=path, settings=SETTINGS, out=out)
-    )
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    done = subprocess.run(
-        [*torchrun, "--nproc-per-node=2", str(script)],
+def torchrun(code, path):
+    path.write_text(code)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    return subprocess.run(
+        [*command, str(path)],
         cwd=TESTS.parent,
         env=os.environ | {"PYTHONPATH": str(TESTS.parent)},
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def test_two_processes_come_to_what_one_comes_to(tmp_path):
+    path, out = str(tmp_path / "checkpoint"), str(tmp_path / "found")
+    code = IN_EACH_PROCESS.format(tests=str(TESTS), path=path, settings=SETTINGS, out=out)
+    done = torchrun(code, tmp_path / "script.py")
     assert done.returncode == 0, done.stderr
     first, second = (json.loads(Path(out + rank).read_text()) for rank in "01")
     assert first["start"] != second["start"]
@@ -78,6 +80,37 @@ def test_two_processes_come_to_what_one_comes_to(tmp_path):
     np.testing.assert_allclose(first["history"], losses, rtol=1e-5)
     assert first["best_epoch"] == trained.best_epoch
     assert (tmp_path / "checkpoint" / "checkpoint.json").is_file()
+
+
+UNTIL_KILLED = """
+import os, sys
+sys.path.insert(0, {tests!r})
+from training_cases import Shared, rows
+from ppl_gen import Training
+from ppl_gen.inference.training.loop import train
+objective = Shared(kill_at={kill_at})
+training = Training(checkpoint={path!r}, checkpoint_minutes=1e-9, schedule="cosine", **{settings!r})
+train(objective, rows(), training, seed=3)
+with open({out!r} + os.environ["RANK"], "w") as file:
+    print(*(tensor.tolist() for tensor in objective.module.parameters()), file=file)
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_go_on_after_they_were_killed(tmp_path):
+    def run(name, kill_at=None):
+        path, out = str(tmp_path / name), str(tmp_path / f"{name}-found")
+        settings = {"tests": str(TESTS), "kill_at": kill_at, "path": path, "out": out}
+        done = torchrun(UNTIL_KILLED.format(settings=SETTINGS, **settings), tmp_path / "script.py")
+        return done, Path(out + "0"), Path(out + "1")
+
+    died, left, _ = run("one", kill_at=8)
+    assert died.returncode != 0
+    assert not left.exists()
+    resumed, *found = run("one")
+    whole, *expected = run("two")
+    assert resumed.returncode == whole.returncode == 0, resumed.stderr
+    assert len({path.read_text() for path in found + expected}) == 1
 
 
 def test_bfloat16_is_refused_where_the_device_lacks_it(monkeypatch):
