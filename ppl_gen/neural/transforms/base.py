@@ -71,11 +71,11 @@ class _OnePass(Transform):
 
     def _run(self, given: Tensor, inverse: bool) -> Tensor:
         made, log_det = self._both(given, inverse)
-        self._pass = None
-        if not (made.is_inference() or given.is_inference()):  # those count no changes
-            log_det = -log_det if inverse else log_det
-            stamp = self._stamp(given, made)
-            self._pass = _Pass(given, weakref.ref(made), inverse, log_det, stamp)
+        log_det = -log_det if inverse else log_det
+        stamp = self._stamp(given, made)
+        # What cannot be told to be unchanged is not kept.
+        kept = _Pass(given, weakref.ref(made), inverse, log_det, stamp) if stamp else None
+        self._pass = kept
         return made
 
     def _holds(self, kept: _Pass, z: Tensor, x: Tensor) -> bool:
@@ -83,10 +83,13 @@ class _OnePass(Transform):
         same = kept.given is given and kept.made() is made
         return same and kept.stamp == self._stamp(given, made)
 
-    def _stamp(self, *tensors: Tensor) -> tuple[Any, ...]:
+    def _stamp(self, *tensors: Tensor) -> tuple[Any, ...] | None:
         """Count the changes of tensors and weights; what was found without gradients has none."""
-        versions = [tensor._version for tensor in tensors]
-        weights = [(weight.data_ptr(), weight._version) for weight in self._weights()]
+        try:
+            versions = [tensor._version for tensor in tensors]
+            weights = [(weight.data_ptr(), weight._version) for weight in self._weights()]
+        except RuntimeError:  # those of inference mode and within torch.func count no changes
+            return None
         return (torch.is_grad_enabled(), *versions, *weights)
 
 

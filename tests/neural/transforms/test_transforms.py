@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyro import poutine
-from torch.func import jacrev, vmap
+from torch.func import functional_call, grad, jacrev, vmap
 
 from ppl_gen.neural.flow import Flow
 from ppl_gen.neural.transforms import (
@@ -267,6 +267,33 @@ def test_inference_mode_scores_alike(name):
         drawn = flow.dist().sample((4,))
         assert flow.dist().log_prob(drawn).isfinite().all()
     torch.testing.assert_close(inferred, flow.log_prob(x))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_functions_of_torch_pass_through_pyros_distribution(name):
+    """Gradients by row and ensembles of weights, as vectorised samplers take them."""
+    flow = flow_of(name, 2)
+    x, _ = rows_of(5, 2)
+    found = vmap(grad(lambda row: flow.dist().log_prob(row)))(x)
+    rows = x.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(flow.log_prob(rows).sum(), rows)
+    torch.testing.assert_close(found, expected)
+
+    class Scored(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.flow = flow
+
+        def forward(self, x):
+            return self.flow.dist().log_prob(x)
+
+    other = flow_of(name, 2, seed=1)
+    weights = {
+        f"flow.{key}": torch.stack([one, two])
+        for (key, one), two in zip(flow.named_parameters(), other.parameters(), strict=True)
+    }
+    both = vmap(lambda given: functional_call(Scored(), given, (x,)))(weights)
+    torch.testing.assert_close(both, torch.stack([flow.log_prob(x), other.log_prob(x)]))
 
 
 @pytest.mark.parametrize("name", NAMES)
