@@ -21,6 +21,7 @@ JOBS = (
     "bayesian_network",
     "factor_analysis",
     "normalizing_flow",
+    "autoregressive",
     "transformer",
 )
 PACKAGES = (
