@@ -20,6 +20,7 @@ JOBS = (
     "hidden_markov",
     "bayesian_network",
     "factor_analysis",
+    "vae",
     "normalizing_flow",
     "autoregressive",
     "transformer",

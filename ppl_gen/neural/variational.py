@@ -1,6 +1,7 @@
 """The variational autoencoder as a torch module, with its Pyro model and guide."""
 
 import math
+from typing import Any
 
 import pyro
 import torch
@@ -153,9 +154,9 @@ class VariationalAutoencoder(DensityModule):
         if x is None:
             raise ValueError("guide: there are no rows x; the guide is of the codes of given rows")
         self._register()
-        x, context = x.to(self.like().dtype), self._alike(context)
+        guide = self.encode(self._alike(x), self._alike(context))
         with pyro.plate("row", len(x), dim=-1):
-            z: Tensor = pyro.sample("z", self.encode(x, context))
+            z: Tensor = pyro.sample("z", guide)
         return z
 
     # -- density and draws ---------------------------------------------------------------------
@@ -234,9 +235,11 @@ class VariationalAutoencoder(DensityModule):
         z = codes[chosen, torch.arange(len(x), device=x.device)]
         return torch.where(x.isnan(), self.decode(z, context).sample(), x)
 
-    def _alike(self, values: Tensor | None) -> Tensor | None:
+    def _alike(self, values: Any) -> Any:
         # Programs are run in float64 by default, networks in the floats of their weights.
-        return None if values is None else values.to(self.like().dtype)
+        if values is None or values.dtype != torch.float64:
+            return values
+        return values.to(self.like().dtype)
 
     def _register(self) -> None:
         """Tell Pyro's own SVI the weights, while it collects them: nobody else pays for it."""
