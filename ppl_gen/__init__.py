@@ -57,6 +57,7 @@ PUBLIC: dict[str, str] = {
     "NormalizingFlow": "ppl_gen.models.flow",
     "ProbabilisticPCA": "ppl_gen.models.factor_analysis",
     "VAE": "ppl_gen.models.vae",
+    "SemiSupervisedVAE": "ppl_gen.models.vae.semi_supervised",
     "VQVAE": "ppl_gen.models.vae.vector_quantised",
     "Posterior": "ppl_gen.posterior",
     "Program": "ppl_gen.language",

@@ -4,6 +4,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,7 +18,12 @@ from ppl_gen.inference.training.loop import train
 from ppl_gen.inference.training.objective import NegativeLogLikelihood
 from ppl_gen.inference.training.settings import Training
 from ppl_gen.inference.vector_quantisation import VectorQuantisation
-from ppl_gen.models.vae.building import ARCHITECTURES, build_likelihood, image_of
+from ppl_gen.models.vae.building import (
+    ARCHITECTURES,
+    build_likelihood,
+    check_settings,
+    image_of,
+)
 from ppl_gen.models.vae.reading import check_range, facts_of
 from ppl_gen.neural.code_grids import GridDecoder, GridEncoder, grid_sizes
 from ppl_gen.neural.density import DensityModule
@@ -175,12 +181,15 @@ class VQVAE(TransformerMixin, DeepModel):  # type: ignore[misc]
                 raise ValueError(
                     f"{self._who}: {name} is {value!r}; expected a whole number of at least {least}"
                 )
-        for name, known in (("architecture", tuple(ARCHITECTURES)), ("prior", CODE_DENSITIES)):
-            if getattr(self, name) not in known:
-                raise ValueError(
-                    f"{self._who}: {name} is {getattr(self, name)!r}; expected one of "
-                    f"{', '.join(map(repr, known))}"
-                )
+        if self.prior not in CODE_DENSITIES:
+            raise ValueError(
+                f"{self._who}: prior is {self.prior!r}; expected one of "
+                f"{', '.join(map(repr, CODE_DENSITIES))}"
+            )
+        # The network's settings are those of a VAE, which has others besides.
+        others = {"posterior": "mean_field", "prior": "normal", "beta": 1.0, "free_bits": 0.0}
+        settings = self.get_params(deep=False) | others | {"latent_dim": self.code_dim}
+        check_settings(SimpleNamespace(**settings), self._who, row_shape)
         if not 0.0 <= self.commitment < math.inf:
             raise ValueError(
                 f"{self._who}: commitment is {self.commitment!r}; expected zero or a positive "
@@ -188,15 +197,10 @@ class VQVAE(TransformerMixin, DeepModel):  # type: ignore[misc]
             )
         if not 0.0 < self.decay < 1.0:
             raise ValueError(f"{self._who}: decay is {self.decay!r}; expected between 0 and 1")
-        if self.architecture == "convolutional" and len(row_shape) < 2:
-            raise ValueError(
-                f"{self._who}: architecture='convolutional' is for images; X has {row_shape[0]} "
-                "columns; give X as (n, H, W) or (n, H, W, C), or set image_shape"
-            )
 
     def _module(self, facts: dict[str, Any], context_width: int) -> VectorQuantisedAutoencoder:
         likelihood = build_likelihood(self.likelihood, facts, self.noise)
-        width = len(facts["location"])
+        width = facts["width"]
         sizes = ARCHITECTURES[self.architecture] if self.hidden is None else tuple(self.hidden)
         encoder: torch.nn.Module
         decoder: torch.nn.Module

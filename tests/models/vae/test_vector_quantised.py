@@ -148,6 +148,8 @@ def test_collapse_is_told():
         ({"prior": "normal"}, "prior is 'normal'; expected one of 'pixelcnn', 'categorical'"),
         ({"architecture": "cnn"}, "architecture is 'cnn'; expected one of 'mlp'"),
         ({"architecture": "convolutional"}, "is for images; X has 4 columns"),
+        ({"hidden": (0,)}, "hidden is .0,.; expected"),
+        ({"noise": -1.0}, "noise is -1.0"),
         ({"commitment": -1.0}, "commitment is -1.0"),
         ({"decay": 1.0}, "decay is 1.0"),
         ({"likelihood": "poisson"}, "no likelihood 'poisson'"),
