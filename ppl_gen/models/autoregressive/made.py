@@ -36,8 +36,8 @@ class MADE(FactorisedModel):
         mixture of discretised logistics, from 0 up unless some are negative), or "number" (a
         mixture of normals); one for all, or by column (its name, or its place in an array), the
         rest as "auto" has it. That takes categories and booleans as they are; whole numbers as
-        levels, if they span 32 at most (in an array all such columns have the same levels, those
-        of the whole array), else as "whole"; other numbers as "number".
+        levels, if they span 32 at most (those of an array have the same levels, if these span no
+        more), else as "whole"; other numbers as "number".
     n_levels : int, optional
         Levels of the columns of whole numbers, with values 0 to K - 1, where the rows fitted may
         lack some.
@@ -164,10 +164,12 @@ class MADE(FactorisedModel):
         asked = self._asked_kinds()
         whole = (values == np.rint(values)).all(axis=0)
         lowest, highest = values.min(axis=0), values.max(axis=0)
-        if self.schema_.container == "numpy" and whole.any():
+        few = whole & (highest - lowest < MOST_LEVELS)
+        if self.schema_.container == "numpy" and few.any():
             # The columns of an array are of one sort: levels that some lack, others show.
-            lowest = np.where(whole, lowest[whole].min(), lowest)
-            highest = np.where(whole, highest[whole].max(), highest)
+            ends = lowest[few].min(), highest[few].max()
+            if ends[1] - ends[0] < MOST_LEVELS:
+                lowest, highest = np.where(few, ends[0], lowest), np.where(few, ends[1], highest)
         if self.n_levels is not None:
             lowest, highest = np.zeros(len(whole)), np.full(len(whole), self.n_levels - 1.0)
         found = []

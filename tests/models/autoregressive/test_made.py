@@ -97,6 +97,8 @@ def test_columns_of_an_array_have_the_same_levels():
     model = small().fit(x)
     assert model.kinds_ == ["category", "category"]
     assert np.isfinite(model.log_prob([[4, 0]])).all()
+    wide = small().fit(np.column_stack([x, 40 * x[:, 1]]))
+    assert wide.kinds_ == ["category", "category", "whole"]
     frame = small().fit(pd.DataFrame(x, columns=["a", "b"]))
     with pytest.raises(ValueError, match=r"column 'a' has 4 in row 0; .* from 0 to 1"):
         frame.log_prob(pd.DataFrame([[4, 0]], columns=["a", "b"]))
