@@ -66,10 +66,12 @@ class NormalizingFlow(
     image_shape : tuple of int or None
         (H, W) or (H, W, C), where rows of images are given flat.
     standardise : bool
-        Whether columns (of a bounded range: their logits) get mean 0 and deviation 1 first.
+        Whether columns (of a bounded range: their logits) get mean 0 and deviation 1 first;
+        pixels of images are all divided by one number.
     noise : float
-        Deviation of normal noise on the rows in training, in deviations of the column: smooths
-        the density, and guards few rows, ties and constant columns against collapse.
+        Deviation of normal noise on the rows in training, in deviations of the column (of images:
+        of all pixels together): smooths the density, and guards few rows, ties and constant
+        columns against collapse.
     inference : str, MaximumLikelihood or None
         By default some 4,000 steps of Adam, in 30 to 300 epochs, with a cosine schedule; a tenth
         of the rows (a fifth of few) is kept for choosing the best epoch.

@@ -56,7 +56,8 @@ def read_facts(
     dict
         ``row_shape``; ``bounds`` (2, D) or None; ``discrete`` (D,) bool; ``mean`` and
         ``deviation`` (D,) of the rows as given; ``loc`` and ``scale`` (D,) of where the flow
-        lives: of their logits, if bounded, and with the noise that dequantises.
+        lives: of their logits, if bounded, and with the noise that dequantises. In images a
+        deviation is that of all pixels together.
 
     Raises
     ------
@@ -74,16 +75,17 @@ def read_facts(
             f"{who}.fit: X has infinite entries in {named(names, infinite)}; expected finite "
             "numbers; drop these rows"
         )
-    width = values.shape[1]
+    width, images = values.shape[1], len(row_shape) > 1
     deviation = np.where(_constant(values), 0.0, values.std(axis=0))
+    spread = _pooled(deviation) if images else deviation
     facts: Facts = {
         "row_shape": [int(size) for size in row_shape],
         "bounds": _bounds(bounds, width, who),
-        "discrete": _whole_columns(values, len(row_shape) > 1, who, names)
+        "discrete": _whole_columns(values, images, who, names)
         if discrete
         else np.zeros(width, dtype=bool),
         "mean": values.mean(axis=0),
-        "deviation": np.where(deviation > 0.0, deviation, 1.0),
+        "deviation": np.where(spread > 0.0, spread, 1.0),
     }
     check_values(values, facts, who, names)
     if not smoothed:
@@ -91,7 +93,7 @@ def read_facts(
     if single:
         _warn_of_rounding(facts, deviation, who, names)
     facts["loc"], facts["scale"] = (
-        _moments(values, facts) if standardise else (np.zeros(width), np.ones(width))
+        _moments(values, facts, images) if standardise else (np.zeros(width), np.ones(width))
     )
     return facts
 
@@ -201,7 +203,12 @@ def _warn_of_rounding(facts: Facts, deviation: Array, who: str, names: Sequence[
         )
 
 
-def _moments(values: Array, facts: Facts) -> tuple[Array, Array]:
+def _pooled(deviation: Array) -> Array:
+    """One deviation for all pixels: they are in one unit, and some hardly ever vary."""
+    return np.full_like(deviation, np.sqrt(np.mean(deviation**2)))
+
+
+def _moments(values: Array, facts: Facts, images: bool) -> tuple[Array, Array]:
     """Mean and deviation of columns where the flow lives; 1 for the deviation of constants."""
     squash = squash_of(facts)
     noises = MIDDLES if facts["discrete"].any() else MIDDLES[:1]
@@ -213,8 +220,9 @@ def _moments(values: Array, facts: Facts) -> tuple[Array, Array]:
         means.append(moved.numpy().mean(axis=0))
         variances.append(moved.numpy().var(axis=0))
     scale = np.sqrt(np.mean(variances, axis=0) + np.var(means, axis=0))
-    constant = _constant(values) & ~facts["discrete"]
-    return np.mean(means, axis=0), np.where(constant, 1.0, scale)
+    scale = np.where(_constant(values) & ~facts["discrete"], 0.0, scale)
+    scale = _pooled(scale) if images else scale
+    return np.mean(means, axis=0), np.where(scale > 0.0, scale, 1.0)
 
 
 def _constant(values: Array) -> Array:
