@@ -57,8 +57,10 @@ class Network:
         """Return the density as a program: rows at the site "x"."""
         return Program(self.module.model)
 
-    def program_data(self, data: Mapping[str, Array]) -> dict[str, Array]:
-        """Return rows that were read as arguments of the program."""
+    def program_data(self, data: Mapping[str, Array] | None) -> dict[str, Array]:
+        """Return rows that were read as arguments of the program; of none, a context at least."""
+        if data is None:
+            return {} if self.context is None else {"context": np.zeros((1, self.context.width))}
         return {name: data[name] for name in ("x", "context") if name in data}
 
 
