@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_iris
 
-from ppl_gen import NUTS, infer
+from ppl_gen import NUTS, SVI, VAE, Training, infer
 from ppl_gen.models.vae.latents import latent_program
 from ppl_gen.neural.amortised import MeanField
 from ppl_gen.neural.likelihoods import NormalLikelihood
@@ -74,7 +75,7 @@ def test_a_linear_decoder_has_the_posterior_of_factor_analysis(linear):
     x = np.random.default_rng(0).normal(size=(2, D)) + np.arange(4.0)
     x[1, 2] = np.nan
     with torch.random.fork_rng():
-        compare(linear, x, NUTS(chains=1, warmup=100, draws=150, max_tree_depth=4))
+        compare(linear, x, NUTS(chains=1, warmup=80, draws=120, max_tree_depth=4))
 
 
 @pytest.mark.slow
@@ -86,3 +87,65 @@ def test_a_linear_decoder_with_long_chains(linear):
     found = np.corrcoef(draws[:, 0].T)[0, 1]
     expected = covariance[0, 1] / np.sqrt(covariance[0, 0] * covariance[1, 1])
     assert abs(found - expected) < 0.08
+
+
+@pytest.fixture(scope="module")
+def flowers():
+    method = SVI(training=Training(epochs=40, batch_size=50, learning_rate=0.01))
+    x = load_iris(as_frame=True).data
+    return VAE(2, hidden_layer_sizes=(16,), inference=method, random_state=0).fit(x), x
+
+
+def test_the_posterior_of_rows_of_a_fitted_model(flowers):
+    model, x = flowers
+    rows = x.iloc[[3, 70]]
+    method = NUTS(chains=1, warmup=40, draws=40, max_tree_depth=3)
+    posterior = model.latent_posterior(rows, method, random_state=0, progress=False)
+    z = posterior.idata.posterior["z"]
+    assert z.dims == ("chain", "draw", "row", "latent")
+    assert z.coords["row"].values.tolist() == [3, 70]
+    # The guide is close to the posterior of such simple data: within two of its deviations.
+    mean, variance = model._latent_moments(model._scoring_data(rows, None))
+    assert (np.abs(posterior.stacked("z").mean(0) - mean) < 2.0 * np.sqrt(variance)).all()
+    assert model.structure_.module.like().dtype == torch.float32  # the model is as it was
+
+
+def test_the_posterior_refuses_what_the_model_refuses(flowers):
+    model, x = flowers
+    with pytest.raises(ValueError, match="petal width"):
+        model.latent_posterior(x.iloc[:2, :3])
+    with pytest.raises(ValueError, match="the model was fitted without"):
+        model.latent_posterior(x.iloc[:2], context=[0, 1])
+
+
+def test_active_latents_and_their_nats(flowers):
+    model, x = flowers
+    mean, variance = model._latent_moments(model._scoring_data(x, None))
+    active = model.active_units(x)
+    assert active.dtype == bool
+    np.testing.assert_array_equal(active, mean.var(axis=0) > 0.01)
+    assert active.any()
+    prior = torch.distributions.Normal(0.0, 1.0)
+    guide = torch.distributions.Normal(*map(torch.as_tensor, (mean, np.sqrt(variance))))
+    expected = torch.distributions.kl_divergence(guide, prior).mean(0).numpy()
+    np.testing.assert_allclose(model.latent_kl(x), expected)
+    with pytest.raises(ValueError, match="X has 1 row; expected 2 or more"):
+        model.active_units(x.iloc[:1])
+
+
+def test_nats_of_latents_under_other_priors():
+    x = load_iris().data
+    method = SVI(training=Training(epochs=5, batch_size=50, learning_rate=0.01))
+    model = VAE(2, hidden_layer_sizes=(8,), prior="vamp", inference=method, random_state=0).fit(x)
+    with pytest.raises(ValueError, match="the prior is not the standard normal"):
+        model.latent_kl(x)
+    assert model.active_units(x).shape == (2,)
+
+
+def test_collapse_is_told_with_what_to_do():
+    x = np.random.default_rng(0).normal(size=(200, 3))  # independent: latents say nothing
+    method = SVI(training=Training(epochs=40, batch_size=50, learning_rate=0.01))
+    with pytest.warns(RuntimeWarning, match=r"\d of 6 latents are active.*free_bits") as told:
+        VAE(6, hidden_layer_sizes=(8,), beta=4.0, inference=method, random_state=0).fit(x)
+    assert len(told) == 1
+    assert told[0].filename == __file__
