@@ -279,7 +279,9 @@ MODELS |= {
         **NETWORK,
     ),
     "vae": Model(
-        lambda method: VAE(2, hidden=(8,), inference=method, random_state=0, dtype="float64"),
+        lambda method: VAE(
+            2, hidden_layer_sizes=(8,), inference=method, random_state=0, dtype="float64"
+        ),
         flowers,
         methods=("svi",),
         **NETWORK | {"latents": True, "latent": (2,), "missing": True, "density": "lower_bound"},

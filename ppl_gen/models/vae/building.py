@@ -65,12 +65,13 @@ def check_settings(model: Any, who: str, row_shape: Sequence[int]) -> None:
             f"{who}: latent_dim is {model.latent_dim!r}; expected a whole number of at least "
             f"{least}" + (", one latent having none before it" if least == 2 else "")
         )
-    hidden = model.hidden
+    hidden = model.hidden_layer_sizes
     if hidden is not None and not (
         isinstance(hidden, Sequence) and all(_is_whole(units, 1) for units in hidden)
     ):
         raise ValueError(
-            f"{who}: hidden is {hidden!r}; expected a sequence of whole numbers of at least 1"
+            f"{who}: hidden_layer_sizes is {hidden!r}; expected a sequence of whole numbers of at "
+            "least 1"
         )
     if model.architecture == "convolutional":
         if len(row_shape) < 2:
@@ -79,7 +80,9 @@ def check_settings(model: Any, who: str, row_shape: Sequence[int]) -> None:
                 "give X as (n, H, W) or (n, H, W, C), or set image_shape"
             )
         if hidden is not None and len(hidden) == 0:
-            raise ValueError(f"{who}: hidden is empty; convolutions need one layer or more")
+            raise ValueError(
+                f"{who}: hidden_layer_sizes is empty; convolutions need one layer or more"
+            )
     for name in ("beta", "free_bits"):
         value = getattr(model, name)
         if not 0.0 <= value < float("inf"):

@@ -46,7 +46,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImportanceSampled):
         Of the entries of a row: numbers; 0 and 1 (grey values are refused, since there is no
         Bernoulli density of them: binarise, or take another likelihood); labels 0 to K - 1
         without order; ordered levels 0 to K - 1, such as pixels of 256 (Salimans et al. 2017).
-    hidden : sequence of int, optional
+    hidden_layer_sizes : sequence of int, optional
         Units of the encoder's hidden layers (by default one of 256), or channels of its
         convolutions (32 and 64), each of which halves height and width; the decoder mirrors them.
     architecture : {"mlp", "convolutional"}
@@ -110,7 +110,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImportanceSampled):
     >>> from ppl_gen import SVI, VAE, Training
     >>> X = load_iris().data
     >>> training = Training(epochs=60, batch_size=50, learning_rate=1e-2)
-    >>> model = VAE(2, hidden=(32,), inference=SVI(training=training), random_state=0).fit(X)
+    >>> model = VAE(2, inference=SVI(training=training), random_state=0).fit(X)
     >>> model.transform(X).shape, model.sample(3).shape
     ((150, 2), (3, 4))
     >>> estimate = model.log_prob_estimate(X, n_importance=200)
@@ -127,7 +127,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImportanceSampled):
         self,
         latent_dim: int = 8,
         likelihood: str = "normal",
-        hidden: Sequence[int] | None = None,
+        hidden_layer_sizes: Sequence[int] | None = None,
         architecture: str = "mlp",
         encoder: nn.Module | None = None,
         decoder: nn.Module | None = None,
@@ -145,7 +145,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImportanceSampled):
     ) -> None:
         self.latent_dim = latent_dim
         self.likelihood = likelihood
-        self.hidden = hidden
+        self.hidden_layer_sizes = hidden_layer_sizes
         self.architecture = architecture
         self.encoder = encoder
         self.decoder = decoder
@@ -178,7 +178,11 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImportanceSampled):
         width, size = facts["width"], int(self.latent_dim)
         likelihood = build_likelihood(self.likelihood, facts, self.noise)
         posterior = POSTERIORS[self.posterior](size)
-        hidden = None if self.hidden is None else tuple(int(units) for units in self.hidden)
+        hidden = (
+            None
+            if self.hidden_layer_sizes is None
+            else tuple(int(units) for units in self.hidden_layer_sizes)
+        )
         if self.encoder is None:
             encoder = build_encoder(
                 self.architecture, hidden, facts, likelihood, posterior, context_width

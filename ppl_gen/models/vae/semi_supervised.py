@@ -51,7 +51,7 @@ class SemiSupervisedVAE(ClassifierMixin, DeepModel):  # type: ignore[misc]
         Latents L besides the class.
     likelihood : {"normal", "bernoulli", "categorical", "discretised_logistic"}
         Of entries, given class and latents; as of `VAE`.
-    hidden : sequence of int, optional
+    hidden_layer_sizes : sequence of int, optional
         Units of each hidden layer, or channels of each convolution, of encoder and classifier;
         those of the decoder are turned round.
     architecture : {"mlp", "convolutional"}
@@ -107,7 +107,7 @@ class SemiSupervisedVAE(ClassifierMixin, DeepModel):  # type: ignore[misc]
     >>> X, truth = make_blobs(200, centers=3, random_state=0, cluster_std=0.5)
     >>> y = np.where(np.arange(200) < 10, truth, -1)
     >>> method = SVI(training=Training(epochs=20, batch_size=50, learning_rate=0.01))
-    >>> model = SemiSupervisedVAE(1, hidden=(16,), inference=method, random_state=0).fit(X, y)
+    >>> model = SemiSupervisedVAE(1, inference=method, random_state=0).fit(X, y)
     >>> model.score(X, truth) > 0.9
     True
     """
@@ -125,7 +125,7 @@ class SemiSupervisedVAE(ClassifierMixin, DeepModel):  # type: ignore[misc]
         self,
         latent_dim: int = 8,
         likelihood: str = "normal",
-        hidden: Sequence[int] | None = None,
+        hidden_layer_sizes: Sequence[int] | None = None,
         architecture: str = "mlp",
         posterior: str = "mean_field",
         alpha: float = 10.0,
@@ -140,7 +140,7 @@ class SemiSupervisedVAE(ClassifierMixin, DeepModel):  # type: ignore[misc]
     ) -> None:
         self.latent_dim = latent_dim
         self.likelihood = likelihood
-        self.hidden = hidden
+        self.hidden_layer_sizes = hidden_layer_sizes
         self.architecture = architecture
         self.posterior = posterior
         self.alpha = alpha
@@ -270,7 +270,7 @@ class SemiSupervisedVAE(ClassifierMixin, DeepModel):  # type: ignore[misc]
         width, size, n_classes = facts["width"], self.latent_dim, len(facts["class_prior"])
         likelihood = build_likelihood(self.likelihood, facts, self.noise)
         posterior = POSTERIORS[self.posterior](size)
-        kind, hidden = self.architecture, self.hidden
+        kind, hidden = self.architecture, self.hidden_layer_sizes
         autoencoder = VariationalAutoencoder(
             width,
             likelihood,

@@ -60,7 +60,7 @@ class VQVAE(TransformerMixin, DeepModel):  # type: ignore[misc]
         Codes T of a row, for ``architecture="mlp"``. That of convolutions is the image's size,
         halved by each layer.
     architecture : {"mlp", "convolutional"}
-    hidden : sequence of int, optional
+    hidden_layer_sizes : sequence of int, optional
         Units of each hidden layer, or channels of each convolution; those of a decoder are turned
         round.
     likelihood : {"normal", "bernoulli", "categorical", "discretised_logistic"}
@@ -114,7 +114,7 @@ class VQVAE(TransformerMixin, DeepModel):  # type: ignore[misc]
     >>> from ppl_gen import VQVAE, MaximumLikelihood
     >>> X = load_iris().data
     >>> method = MaximumLikelihood(epochs=20, learning_rate=0.01)
-    >>> model = VQVAE(n_codes=8, n_places=2, hidden=(16,), inference=method, random_state=0).fit(X)
+    >>> model = VQVAE(n_codes=8, n_places=2, inference=method, random_state=0).fit(X)
     >>> model.transform(X).shape
     (150, 2)
     >>> model.sample(5).shape
@@ -132,7 +132,7 @@ class VQVAE(TransformerMixin, DeepModel):  # type: ignore[misc]
         code_dim: int = 16,
         n_places: int = 8,
         architecture: str = "mlp",
-        hidden: Sequence[int] | None = None,
+        hidden_layer_sizes: Sequence[int] | None = None,
         likelihood: str = "normal",
         noise: str | float = "learned",
         n_levels: int | None = None,
@@ -149,7 +149,7 @@ class VQVAE(TransformerMixin, DeepModel):  # type: ignore[misc]
         self.code_dim = code_dim
         self.n_places = n_places
         self.architecture = architecture
-        self.hidden = hidden
+        self.hidden_layer_sizes = hidden_layer_sizes
         self.likelihood = likelihood
         self.noise = noise
         self.n_levels = n_levels
@@ -201,7 +201,11 @@ class VQVAE(TransformerMixin, DeepModel):  # type: ignore[misc]
     def _module(self, facts: dict[str, Any], context_width: int) -> VectorQuantisedAutoencoder:
         likelihood = build_likelihood(self.likelihood, facts, self.noise)
         width = facts["width"]
-        sizes = ARCHITECTURES[self.architecture] if self.hidden is None else tuple(self.hidden)
+        sizes = (
+            ARCHITECTURES[self.architecture]
+            if self.hidden_layer_sizes is None
+            else tuple(self.hidden_layer_sizes)
+        )
         encoder: torch.nn.Module
         decoder: torch.nn.Module
         if self.architecture == "convolutional":
@@ -225,7 +229,11 @@ class VQVAE(TransformerMixin, DeepModel):  # type: ignore[misc]
         """Shape of a row's codes."""
         if self.architecture == "mlp":
             return (self.n_places,)
-        n_layers = len(ARCHITECTURES[self.architecture] if self.hidden is None else self.hidden)
+        n_layers = len(
+            ARCHITECTURES[self.architecture]
+            if self.hidden_layer_sizes is None
+            else self.hidden_layer_sizes
+        )
         return grid_sizes(image_of(facts["row_shape"]), n_layers)[-1]
 
     def _code_density(self, grid: tuple[int, ...], context_width: int) -> DensityModule:

@@ -15,7 +15,7 @@ QUICK = SVI(training=Training(epochs=25, batch_size=50, learning_rate=0.01))
 
 
 def small(**settings):
-    kept = {"latent_dim": 2, "hidden": (16,), "inference": QUICK, "random_state": 0}
+    kept = {"latent_dim": 2, "hidden_layer_sizes": (16,), "inference": QUICK, "random_state": 0}
     return SemiSupervisedVAE(**kept | settings)
 
 
@@ -39,7 +39,7 @@ def test_rows_without_a_class_help():
     n = 900
     x, y, few, labelled = digits_of_which_five_a_class_are_known(1, n)
     x = (x > 7).astype(float)
-    settings = {"latent_dim": 6, "likelihood": "bernoulli", "hidden": (64,)}
+    settings = {"latent_dim": 6, "likelihood": "bernoulli", "hidden_layer_sizes": (64,)}
 
     def fitted(x, y, epochs):
         training = Training(epochs=epochs, batch_size=100, learning_rate=5e-3)
@@ -65,7 +65,12 @@ def test_digits_of_all_levels(seed):
     x, y, few, labelled = digits_of_which_five_a_class_are_known(seed, n)
     method = SVI(training=Training(epochs=60, batch_size=100, learning_rate=2e-3))
     semi = SemiSupervisedVAE(
-        10, "discretised_logistic", hidden=(128,), n_levels=17, inference=method, random_state=0
+        10,
+        "discretised_logistic",
+        hidden_layer_sizes=(128,),
+        n_levels=17,
+        inference=method,
+        random_state=0,
     ).fit(x[:n], few)
     peer = LogisticRegression(max_iter=2000).fit(x[labelled] / 16, y[labelled])
     # Measured: 0.916 and 0.935 amortised, 0.913 and 0.923 by Bayes' rule; peer 0.864 and 0.911.
@@ -155,7 +160,7 @@ def test_gaps_and_images():
     few = np.where(np.arange(200) < 100, digits.target[:200], -1)
     images = small(
         architecture="convolutional",
-        hidden=(8,),
+        hidden_layer_sizes=(8,),
         likelihood="bernoulli",
         inference=SVI(training=Training(epochs=2, batch_size=50)),
     ).fit(digits.images[:200] > 8, few)

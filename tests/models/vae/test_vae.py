@@ -14,7 +14,7 @@ from torch import nn
 import ppl_gen
 from ppl_gen import SVI, VAE, ProbabilisticPCA, Training
 
-DEEP = {"hidden": (16,), "random_state": 0}
+DEEP = {"hidden_layer_sizes": (16,), "random_state": 0}
 
 
 def svi(epochs=5, batch_size=50, learning_rate=1e-2, schedule=None, **settings):
@@ -69,7 +69,12 @@ def test_a_linear_autoencoder_reaches_probabilistic_pca(posterior, inference):
     x = linear_rows()
     exact = ProbabilisticPCA(2).fit(x).score(x)
     model = VAE(
-        2, hidden=(), posterior=posterior, inference=inference, random_state=0, dtype="float64"
+        2,
+        hidden_layer_sizes=(),
+        posterior=posterior,
+        inference=inference,
+        random_state=0,
+        dtype="float64",
     ).fit(x)
     estimate = model.log_prob_estimate(x, n_importance=300)
     assert estimate.standard_error.max() < 0.05
@@ -84,7 +89,9 @@ def test_a_linear_autoencoder_of_wines_reaches_probabilistic_pca():
     x = (x - x.mean(axis=0)) / x.std(axis=0)
     exact = ProbabilisticPCA(3).fit(x).score(x)
     training = svi(2000, 89, 1e-2, "cosine")
-    model = VAE(3, hidden=(), inference=training, random_state=0, dtype="float64").fit(x)
+    model = VAE(3, hidden_layer_sizes=(), inference=training, random_state=0, dtype="float64").fit(
+        x
+    )
     assert model.score(x) == pytest.approx(exact, abs=0.01)
 
 
@@ -170,7 +177,11 @@ def test_images_of_levels(digits, likelihood, architecture):
     x = (digits > 7).astype(int) if likelihood == "bernoulli" else (digits // 4).astype(int)
     hidden = (16,) if architecture == "mlp" else (4, 8)
     model = fitted(
-        x, likelihood=likelihood, architecture=architecture, hidden=hidden, inference=svi(3, 100)
+        x,
+        likelihood=likelihood,
+        architecture=architecture,
+        hidden_layer_sizes=hidden,
+        inference=svi(3, 100),
     )
     drawn = model.sample(5, random_state=0)
     assert drawn.shape == (5, 8, 8)
@@ -186,7 +197,9 @@ def test_images_of_levels(digits, likelihood, architecture):
 
 def test_an_autoencoder_sees_more_than_independent_pixels(digits):
     x = (digits > 7).astype(int)
-    model = fitted(x, 8, likelihood="bernoulli", hidden=(64,), inference=svi(60, 50, 3e-3))
+    model = fitted(
+        x, 8, likelihood="bernoulli", hidden_layer_sizes=(64,), inference=svi(60, 50, 3e-3)
+    )
     share = x.mean(axis=0).clip(1e-3, 1 - 1e-3)
     alone = np.where(x, np.log(share), np.log1p(-share)).sum(axis=(1, 2))
     assert model.score(x) > alone.mean() + 4.0
@@ -197,10 +210,15 @@ def test_an_autoencoder_sees_more_than_independent_pixels(digits):
 @pytest.mark.parametrize("shape", [(7, 5), (5, 4, 3)])
 def test_colours_and_odd_sizes(shape):
     x = np.random.default_rng(0).normal(size=(60, *shape)) + np.arange(shape[-1])
-    model = fitted(x, architecture="convolutional", hidden=(4, 4))
+    model = fitted(x, architecture="convolutional", hidden_layer_sizes=(4, 4))
     assert model.sample(2).shape == (2, *shape)
     assert model.reconstruct(x[:2]).shape == (2, *shape)
-    flat = fitted(x.reshape(60, -1), architecture="convolutional", hidden=(4, 4), image_shape=shape)
+    flat = fitted(
+        x.reshape(60, -1),
+        architecture="convolutional",
+        hidden_layer_sizes=(4, 4),
+        image_shape=shape,
+    )
     np.testing.assert_array_equal(flat.log_prob(x.reshape(60, -1)), model.log_prob(x))
 
 
@@ -261,7 +279,7 @@ def test_gaps_are_filled_from_what_is_seen():
     rng = np.random.default_rng(1)
     holed = np.where(rng.random(x.shape) < 0.2, np.nan, x)
     holed[0] = np.nan
-    model = fitted(holed, inference=svi(60, 50, 1e-2, "cosine"), hidden=(32,))
+    model = fitted(holed, inference=svi(60, 50, 1e-2, "cosine"), hidden_layer_sizes=(32,))
     filled = model.impute(holed)
     gone = np.isnan(holed)
     np.testing.assert_array_equal(filled[~gone], holed[~gone])
@@ -371,8 +389,14 @@ def test_own_networks_are_told_what_they_are_given(iris):
         ({"latent_dim": 1.5}, "latent_dim is 1.5; expected a whole number"),
         ({"latent_dim": "2"}, "latent_dim is '2'; expected a whole number"),
         ({"latent_dim": 1, "posterior": "iaf"}, "at least 2, one latent having none before it"),
-        ({"hidden": (16, 0)}, r"hidden is \(16, 0\); expected a sequence of whole numbers"),
-        ({"hidden": 16}, "hidden is 16; expected a sequence of whole numbers"),
+        (
+            {"hidden_layer_sizes": (16, 0)},
+            r"hidden_layer_sizes is \(16, 0\); expected a sequence of whole numbers",
+        ),
+        (
+            {"hidden_layer_sizes": 16},
+            "hidden_layer_sizes is 16; expected a sequence of whole numbers",
+        ),
         ({"architecture": "convolutional"}, "is for images; X has 4 columns; give X as"),
         ({"beta": -1.0}, "beta is -1.0; expected zero or a positive number"),
         ({"free_bits": float("nan")}, "free_bits is nan; expected zero or a positive"),

@@ -14,7 +14,13 @@ DIGITS = load_digits().images[:120].astype(int)
 
 
 def small(**settings):
-    kept = {"n_codes": 8, "code_dim": 4, "n_places": 2, "hidden": (16,), "inference": QUICK}
+    kept = {
+        "n_codes": 8,
+        "code_dim": 4,
+        "n_places": 2,
+        "hidden_layer_sizes": (16,),
+        "inference": QUICK,
+    }
     return VQVAE(**kept | {"random_state": 0} | settings)
 
 
@@ -148,7 +154,7 @@ def test_collapse_is_told():
         ({"prior": "normal"}, "prior is 'normal'; expected one of 'pixelcnn', 'categorical'"),
         ({"architecture": "cnn"}, "architecture is 'cnn'; expected one of 'mlp'"),
         ({"architecture": "convolutional"}, "is for images; X has 4 columns"),
-        ({"hidden": (0,)}, "hidden is .0,.; expected"),
+        ({"hidden_layer_sizes": (0,)}, "hidden_layer_sizes is .0,.; expected"),
         ({"noise": -1.0}, "noise is -1.0"),
         ({"commitment": -1.0}, "commitment is -1.0"),
         ({"decay": 1.0}, "decay is 1.0"),
