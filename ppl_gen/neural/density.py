@@ -52,9 +52,15 @@ class DensityModule(nn.Module):
     ) -> Tensor:
         """Run as a Pyro program: rows at the site "x", observed or n of them drawn."""
         pyro.module("network", self)
+        x, context = self.cast(x), self.cast(context)
         with pyro.plate("row", n_rows(x, context, n)):
             rows: Tensor = pyro.sample("x", self.dist(context), obs=x)
         return rows
+
+    def cast(self, given: Any) -> Any:
+        """Bring floats to the type of the weights: programs are given float64 by default."""
+        floats = given is not None and given.is_floating_point()
+        return given.to(self.like().dtype) if floats else given
 
     def like(self) -> Tensor:
         """Return a weight, for the device and dtype of tensors that are made anew."""

@@ -138,7 +138,7 @@ class VariationalAutoencoder(DensityModule):
     ) -> Tensor:
         """Run as a Pyro program: codes at the site "z", rows at the site "x"."""
         self._register()
-        x, context = self._alike(x), self._alike(context)
+        x, context = self.cast(x), self.cast(context)
         observed = None if x is None else self._observed(x)
         if x is not None and observed is not None:
             x = x.masked_fill(~observed, 0.0)
@@ -154,7 +154,7 @@ class VariationalAutoencoder(DensityModule):
         if x is None:
             raise ValueError("guide: there are no rows x; the guide is of the codes of given rows")
         self._register()
-        guide = self.encode(self._alike(x), self._alike(context))
+        guide = self.encode(self.cast(x), self.cast(context))
         with pyro.plate("row", len(x), dim=-1):
             z: Tensor = pyro.sample("z", guide)
         return z
@@ -234,12 +234,6 @@ class VariationalAutoencoder(DensityModule):
         chosen = log_weights.softmax(0).T.multinomial(1).squeeze(-1)
         z = codes[chosen, torch.arange(len(x), device=x.device)]
         return torch.where(x.isnan(), self.decode(z, context).sample(), x)
-
-    def _alike(self, values: Any) -> Any:
-        # Programs are run in float64 by default, networks in the floats of their weights.
-        if values is None or values.dtype != torch.float64:
-            return values
-        return values.to(self.like().dtype)
 
     def _register(self) -> None:
         """Tell Pyro's own SVI the weights, while it collects them: nobody else pays for it."""
