@@ -1,7 +1,6 @@
 """The variational autoencoder as a torch module, with its Pyro model and guide."""
 
 import math
-from typing import Any
 
 import pyro
 import torch
