@@ -1,6 +1,7 @@
 """What a density is conditional on: labels or numbers of each row, as a network takes them."""
 
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,8 @@ class ContextCode:
         Parameters
         ----------
         context : (n,) labels, or (n, C) table of numbers
-            Floats of one axis are covariates too; integers, strings and booleans are labels.
+            Of one axis, strings, booleans and whole numbers are labels, and other numbers are a
+            covariate.
         who : str
             Who asks, for errors.
 
@@ -58,7 +60,14 @@ class ContextCode:
         """
         values = _array(context, who)
         if values.ndim == 1:
-            return cls(labels=np.unique(values))
+            try:
+                return cls(labels=np.unique(values))
+            except TypeError as error:
+                kinds = sorted({type(value).__name__ for value in values.tolist()})
+                raise ValueError(
+                    f"{who}: context has labels of several kinds ({', '.join(kinds)}); expected "
+                    "one kind; turn them all into strings"
+                ) from error
         mean, scale = values.mean(axis=0), values.std(axis=0)
         return cls(mean=mean, scale=np.where(scale > 0.0, scale, 1.0))
 
@@ -72,6 +81,9 @@ class ContextCode:
         """
         values = _array(context, who)
         if self.labels is None:
+            if values.ndim == 1 and self.width == 1 and values.dtype.kind in "fiub":
+                # Whole numbers look like labels, but what was a covariate in fit still is one.
+                values = values[:, None].astype(np.float64)
             if values.ndim != 2 or values.shape[1] != self.width:
                 raise ValueError(
                     f"{who}: context has shape {values.shape}; expected (n, {self.width}) "
@@ -98,7 +110,8 @@ class ContextCode:
             As of :meth:`encode`, and if there are neither n nor one.
         """
         alone = np.ndim(context) == 0
-        alone |= self.labels is None and np.shape(context) == (self.width,) != (n,)
+        # Of several covariates, one axis is those of one row.
+        alone |= self.labels is None and self.width > 1 and np.ndim(context) == 1
         coded = self.encode([context] if alone else context, who)
         if len(coded) not in (1, n):
             raise ValueError(
@@ -117,31 +130,28 @@ def _array(context: Any, who: str) -> Array:
     if hasattr(context, "detach"):
         context = context.detach().cpu().numpy()
     values = np.asarray(context)
-    frame = is_frame(context)
-    if values.ndim == 1 and values.dtype.kind == "f" and not _whole(values):
-        values = values[:, None]
+    if values.dtype.kind == "O" and all(isinstance(value, Real) for value in values.flat):
+        values = np.array(values.tolist())
+    numbers = values.dtype.kind in "fiub"
+    if values.ndim == 2 and values.shape[1] == 1 and not numbers:
+        values = values[:, 0]
     if values.ndim not in (1, 2):
         raise ValueError(
             f"{who}: context has shape {values.shape}; expected (n,) labels or (n, C) numbers"
         )
-    if values.ndim == 2 or values.dtype.kind == "f":
-        try:
-            numbers = values.astype(np.float64)
-        except (TypeError, ValueError) as error:
-            kind = "columns that are no numbers" if frame else "entries that are no numbers"
-            raise ValueError(
-                f"{who}: context has {kind}; expected (n,) labels or (n, C) numbers; encode "
-                "categories, or give one column of them"
-            ) from error
-        if not np.isfinite(numbers).all():
+    if values.ndim == 2 and not numbers:
+        kind = "columns that are no numbers" if is_frame(context) else "entries that are no numbers"
+        raise ValueError(
+            f"{who}: context has {kind}; expected (n,) labels or (n, C) numbers; encode "
+            "categories, or give one column of them"
+        )
+    if numbers:
+        if not np.isfinite(values).all():
             raise ValueError(f"{who}: context has NaN or infinite entries; drop these rows")
-        return numbers if values.ndim == 2 else values
+        if values.ndim == 1 and (values != np.round(values)).any():
+            values = values[:, None]
+        return values.astype(np.float64) if values.ndim == 2 else values
     missing = sum(map(is_missing, values.tolist()))
     if missing:
         raise ValueError(f"{who}: context has {missing} missing labels; drop these rows")
     return values
-
-
-def _whole(values: Array) -> bool:
-    finite = values[np.isfinite(values)]
-    return bool(len(finite)) and bool((finite == np.round(finite)).all())
