@@ -54,8 +54,7 @@ class MaximumLikelihood(InferenceMethod):
 
     def settings(self) -> Training:
         """Return the settings of the loop, with what is given here in their place."""
-        training = Training() if self.training is None else self.training
-        return training.overridden(
+        return Training.of(self.training, "MaximumLikelihood").overridden(
             epochs=self.epochs, learning_rate=self.learning_rate, batch_size=self.batch_size
         )
 

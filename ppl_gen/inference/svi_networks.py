@@ -29,8 +29,7 @@ def settings(method: Any, n_rows: int) -> Training:
             "SVI: guide is given, but a network brings its own; expected the default; choose the "
             "guide where the model is made"
         )
-    training = Training() if method.training is None else method.training
-    training = training.overridden(
+    training = Training.of(method.training, "SVI").overridden(
         learning_rate=method.learning_rate,
         batch_size=method.batch_size,
         optimizer=None if method.optimizer == "adam" else method.optimizer,
@@ -57,6 +56,7 @@ def train(
     from ppl_gen.inference.training import loop
 
     training = settings(method, len(np.asanyarray(data["x"])))
+    climbed = {"objective": method.objective, "particles": method.particles}
     return loop.train(
         ElboObjective(module, particles=method.particles, kind=method.objective),
         data,
@@ -64,6 +64,6 @@ def train(
         seed=seed,
         device=device,
         who=who,
-        description=description,
+        description=dict(description or {}) | climbed,
         progress=progress,
     )

@@ -79,6 +79,21 @@ class Checkpoint:
                 f"holds other files ({', '.join(others[:3])}); expected a directory of its own"
             )
 
+    def prepare(self) -> None:
+        """Make the directory, so that one that cannot be written to is told before any work.
+
+        Raises
+        ------
+        CheckpointError
+            If it cannot.
+        """
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            (self.directory / TEMPORARY).touch()
+            (self.directory / TEMPORARY).unlink()
+        except OSError as error:
+            self._refuse(f"cannot be written ({error}); expected a directory that can be")
+
     def write(self, state: Mapping[str, Any], label: str) -> None:
         """Keep a state in place of the one before.
 
@@ -92,7 +107,6 @@ class Checkpoint:
         name = f"state-{label}.safetensors"
         if name == self._file:
             return  # nothing was done since
-        self.directory.mkdir(parents=True, exist_ok=True)
         content, arrays = artifact_tree.encode(_to_arrays(dict(state)))
         tensors = save(arrays)
         _write(self.directory / name, tensors)

@@ -357,6 +357,8 @@ class _Run:
         """Keep checkpoints from now on, and go on from the one that is there."""
         self.checkpoint = Checkpoint(self.training.checkpoint, identity, self.who)
         state = self.checkpoint.read()
+        if self.processes.rank == 0:
+            self.checkpoint.prepare()
         if state is None:
             return
         if state["epoch"] > self.training.epochs:

@@ -1,6 +1,7 @@
 """Settings of the training loop."""
 
 import math
+import os
 from collections.abc import Callable
 from typing import Any, Self
 
@@ -104,6 +105,24 @@ class Training(BaseEstimator):  # type: ignore[misc]
         self.checkpoint = checkpoint
         self.checkpoint_minutes = checkpoint_minutes
 
+    @classmethod
+    def of(cls, training: Any, who: str) -> "Training":
+        """Return the settings that a method was given, or the defaults for None.
+
+        Raises
+        ------
+        TypeError
+            If they are something else.
+        """
+        if training is None:
+            return cls()
+        if not isinstance(training, cls):
+            raise TypeError(
+                f"{who}: training is {training!r}; expected None or settings such as "
+                "Training(validation=0.1)"
+            )
+        return training
+
     def overridden(self, **settings: Any) -> Self:
         """Return a copy with the settings that are not None in place of its own."""
         given = {name: value for name, value in settings.items() if value is not None}
@@ -149,6 +168,8 @@ class Training(BaseEstimator):  # type: ignore[misc]
                 continue
             if not callable(value) and value not in known:
                 _refuse(name, value, f"one of {', '.join(map(repr, known))}, or a callable")
+        if not isinstance(self.checkpoint, str | os.PathLike | None):
+            _refuse("checkpoint", self.checkpoint, "None or the path of a directory")
         if self.precision not in PRECISIONS:
             _refuse("precision", self.precision, f"one of {', '.join(map(repr, PRECISIONS))}")
 

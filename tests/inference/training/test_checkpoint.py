@@ -4,6 +4,7 @@ import functools
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 import torch
 from training_cases import Denoiser, Normal, rows, same, weights
 
-from ppl_gen import MaximumLikelihood, Training
+from ppl_gen import SVI, VAE, MaximumLikelihood, Training
 from ppl_gen.inference.training.checkpoint import CheckpointError
 from ppl_gen.inference.training.loop import train
 
@@ -161,6 +162,28 @@ def test_another_model_or_version_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("ppl_gen.__version__", "99.0")
     with pytest.raises(CheckpointError, match=r"version: \d.* there, 99.0 here"):
         method.train(Normal(), data, description={"model": "Flow", "settings": {"layers": 3}})
+
+
+def test_another_bound_is_another_training(tmp_path):
+    training = Training(epochs=1, checkpoint=tmp_path / "checkpoint")
+    x = np.random.default_rng(0).normal(size=(40, 2))
+    vae = VAE(1, inference=SVI(training=training), random_state=0)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*posterior collapse")
+        vae.fit(x)
+    vae.set_params(inference__objective="iwae", inference__particles=5)
+    told = r"model.objective: elbo there, iwae here; model.particles: 1 there, 5 here"
+    with pytest.raises(CheckpointError, match=told):
+        vae.fit(x)
+
+
+def test_a_place_that_cannot_be_written_to_is_told_before_any_step(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    objective = Denoiser()
+    before = weights(objective.module)
+    with pytest.raises(CheckpointError, match=r"cannot be written .*file"):
+        run(objective, checkpoint=tmp_path / "file" / "checkpoint")
+    assert same(weights(objective.module), before)
 
 
 def test_a_damaged_checkpoint_is_refused(tmp_path):

@@ -25,12 +25,19 @@ from ppl_gen import SVI, MaximumLikelihood, Training
         ({"patience": 3}, "patience is 3, but there is no validation"),
         ({"precision": "half"}, "precision is 'half'; expected one of 'float32', 'bfloat16'"),
         ({"max_seconds": 0}, "max_seconds is 0; expected a positive number"),
+        ({"checkpoint": 5}, "checkpoint is 5; expected None or the path of a directory"),
         ({"checkpoint_minutes": None}, "checkpoint_minutes is None; expected a positive number"),
     ],
 )
 def test_what_is_out_of_range_is_said(settings, told):
     with pytest.raises(ValueError, match=f"Training: {told}"):
         Training(**settings).check()
+
+
+@pytest.mark.parametrize("training", ["cosine", {"epochs": 3}, Training])
+def test_settings_of_another_kind_are_refused(training):
+    with pytest.raises(TypeError, match=r"MaximumLikelihood: training is .*Training\(validation"):
+        MaximumLikelihood(training=training).settings()
 
 
 def test_settings_nest_as_scikit_learn_has_them():
