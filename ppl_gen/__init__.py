@@ -45,7 +45,7 @@ PUBLIC: dict[str, str] = {
     "RegexTokeniser": "ppl_gen.tokenisers",
     "FactorAnalysis": "ppl_gen.models.factor_analysis",
     "GaussianMixture": "ppl_gen.models.mixture",
-    "LinearAutoregression": "ppl_gen.models.autoregression",
+    "LinearAutoregression": "ppl_gen.models.linear_autoregression",
     "LinearGaussianStateSpace": "ppl_gen.models.state_space",
     "LinearGaussianCPD": "ppl_gen.models.bayesian_network.cpds",
     "SoftmaxCPD": "ppl_gen.models.bayesian_network.cpds",
