@@ -17,6 +17,7 @@ from ppl_gen import (
     NUTS,
     SVI,
     VAE,
+    VQVAE,
     BayesClassifier,
     BayesianNetwork,
     CausalTransformer,
@@ -33,6 +34,7 @@ from ppl_gen import (
     NormalizingFlow,
     PixelCNN,
     ProbabilisticPCA,
+    SemiSupervisedVAE,
 )
 from ppl_gen.datasets import load_iris, load_penguins
 
@@ -285,6 +287,32 @@ MODELS |= {
         flowers,
         methods=("svi",),
         **NETWORK | {"latents": True, "latent": (2,), "missing": True, "density": "lower_bound"},
+        by_item=False,
+    ),
+    "vqvae": Model(
+        lambda method: VQVAE(
+            4,
+            2,
+            n_places=2,
+            hidden_layer_sizes=(8,),
+            prior="categorical",
+            inference=method,
+            random_state=0,
+            dtype="float64",
+        ),
+        complete_flowers,
+        methods=("maximum_likelihood",),
+        **NETWORK | {"density": "lower_bound"},
+        by_item=False,
+    ),
+    "semi_supervised_vae": Model(
+        lambda method: SemiSupervisedVAE(
+            2, hidden_layer_sizes=(16,), inference=method, random_state=0, dtype="float64"
+        ),
+        complete_flowers,
+        methods=("svi",),
+        classifier=True,
+        **NETWORK | {"density": "lower_bound", "classes": True, "latents": True},
         by_item=False,
     ),
     "made": Model(

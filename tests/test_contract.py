@@ -104,7 +104,7 @@ def test_fit_returns_the_model_and_leaves_its_settings(name, method):
 def test_fitted_attributes_are_numpy(name, method):
     model = fitted(name, method)
     plain = (np.ndarray, np.generic, int, float, str, bool, list, tuple, dict, Posterior)
-    plain = (*plain, pd.DataFrame)
+    plain = (*plain, pd.DataFrame, type(None))
     for attribute, value in vars(model).items():
         if attribute.endswith("_") and attribute not in ("schema_", "structure_"):
             assert isinstance(value, plain), attribute
@@ -190,7 +190,7 @@ def test_probabilities_and_predictions_agree(name, method):
         )
         total = logsumexp([model.log_prob(x, np.full(len(x), c)) for c in model.classes_], axis=0)
         np.testing.assert_allclose(total, model.log_prob(x), rtol=1e-10)
-        assert model.score(x, y) > 0.5
+        assert model.score(x, y) > (0.2 if MODELS[name].deep else 0.5)  # after a few steps
     else:
         np.testing.assert_array_equal(by_step(model.predict(x)), best)
         total = np.sum if isinstance(x, list) else np.mean  # hmmlearn's manner, scikit-learn's
