@@ -171,6 +171,7 @@ class DeepModel(DensityMixin, GenerativeModel):  # type: ignore[misc]
         self.history_ = trained.history
         self.n_epochs_, self.best_epoch_ = trained.n_epochs, trained.best_epoch
         self.stopped_ = trained.stopped
+        self._built_with = self.get_params(deep=False)
         self._posterior: Any = None
         self._training: Any = data
         self._publish()
@@ -224,6 +225,8 @@ class DeepModel(DensityMixin, GenerativeModel):  # type: ignore[misc]
     def _read_rows_flat(self, X: Any, *, reset: bool) -> Array:
         """Read a table or images as (n, D) floats; `reset` when they are those to fit."""
         X = to_numpy(X)
+        if hasattr(X, "__array__") and not is_frame(X):
+            X = np.asanyarray(X)
         shape = None if is_frame(X) else np.shape(X)
         images = shape is not None and len(shape) in (3, 4)
         if images:
@@ -355,8 +358,7 @@ class DeepModel(DensityMixin, GenerativeModel):  # type: ignore[misc]
         check_is_fitted(self)
         if n_samples < 1:
             raise ValueError(f"{self._who}.sample: n_samples is {n_samples}; it must be at least 1")
-        coded = self._coded(context, n_samples)
-        data = {"place": np.arange(n_samples), **coded}
+        data = {"place": np.arange(n_samples), **self._coded(context, n_samples)}
         draw = self.structure_.module.sample
         drawn = self._by_chunk(
             lambda rows: draw(len(rows["place"]), rows.get("context")),
@@ -428,14 +430,14 @@ class DeepModel(DensityMixin, GenerativeModel):  # type: ignore[misc]
 
     def to_tree(self) -> dict[str, Any]:
         """Return the fitted model as plain data, less the networks of the user's own."""
-        tree = super().to_tree()
-        own = {name: getattr(self, name) for name in self._own_modules()}
+        tree, built = super().to_tree(), self._built_with
+        own = {n: built[n] for n in self.module_settings if isinstance(built[n], torch.nn.Module)}
         tree["params"] |= dict.fromkeys(own)
         tree["modules"] = {name: shapes_of(module) for name, module in own.items()}
+        # The network is built again by the settings that it had, whatever was set since.
+        counted = tree["params"].keys() - own.keys() - {"inference", "device", "random_state"}
+        tree["built_with"] = {n: built[n] for n in counted if built[n] is not getattr(self, n)}
         return tree
-
-    def _own_modules(self) -> list[str]:
-        return [n for n in self.module_settings if isinstance(getattr(self, n), torch.nn.Module)]
 
     @classmethod
     def from_tree(
@@ -444,7 +446,7 @@ class DeepModel(DensityMixin, GenerativeModel):  # type: ignore[misc]
         """Return the fitted model that :meth:`to_tree` gave."""
         modules = dict(modules or {})
         check_modules(cls.__name__, tree["modules"], modules)
-        model = cls(**(tree["params"] | modules))
+        model = cls(**(tree["params"] | tree["built_with"] | modules))
         model.schema_ = Schema.from_tree(tree["schema"])
         for name, value in tree["fitted"].items():
             setattr(model, name, value)
@@ -460,8 +462,9 @@ class DeepModel(DensityMixin, GenerativeModel):  # type: ignore[misc]
         module.to(resolve_device(model.device)).eval()
         model.structure_ = Network(module, facts, code)
         model.parameters_ = weights
-        model._training = None
-        model._posterior = None
+        model._built_with = model.get_params(deep=False)
+        model.set_params(**{name: tree["params"][name] for name in tree["built_with"]})
+        model._training = model._posterior = None
         return model
 
     @classmethod
@@ -494,5 +497,4 @@ class DeepModel(DensityMixin, GenerativeModel):  # type: ignore[misc]
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = self.takes_nan
         tags.input_tags.sparse = False
-        tags.non_deterministic = False
         return tags

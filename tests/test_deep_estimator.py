@@ -1,5 +1,8 @@
 """What all deep models share, held on the smallest of them: independent normals."""
 
+import copy
+import pickle
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -218,6 +221,21 @@ def test_a_network_of_ones_own_comes_back_with_its_weights(iris, tmp_path):
         ppl_gen.load(tmp_path / "model", modules={"loc": nn.Linear(1, 3)})
     with pytest.raises(ArtifactError, match=r"got modules \['loc', 'other'\]"):
         ppl_gen.load(tmp_path / "model", modules={"loc": nn.Linear(1, 4), "other": nn.Identity()})
+
+
+def test_settings_that_changed_after_the_fit_do_not_change_what_is_kept(iris, tmp_path):
+    x, _ = iris
+    model = NormalModel(nn.Linear(1, 4), inference=QUICK, random_state=0, dtype="float64").fit(x)
+    expected = model.log_prob(x)
+    model.set_params(loc=None, dtype="float32", random_state=3)
+    for copied in (model, pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+        copied.save(tmp_path / "model", overwrite=True)
+        loaded = ppl_gen.load(tmp_path / "model", modules={"loc": nn.Linear(1, 4)})
+        np.testing.assert_array_equal(loaded.log_prob(x), expected)
+        assert (loaded.dtype, loaded.random_state) == ("float32", 3)
+        loaded.save(tmp_path / "again", overwrite=True)
+        again = ppl_gen.load(tmp_path / "again", modules={"loc": nn.Linear(1, 4)})
+        np.testing.assert_array_equal(again.log_prob(x), expected)
 
 
 def test_a_conditional_model_of_a_frame_is_kept(iris, tmp_path):
