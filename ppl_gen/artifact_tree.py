@@ -1,7 +1,9 @@
 """The codec of artefacts: a tree of plain values to JSON and named arrays, and back.
 
 Nothing here runs code that comes from a file: what JSON cannot say is written as an object with one
-of the tags below, and what has no tag is refused when it is written, not when it is read.
+of the tags below, and what has no tag is refused when it is written, not when it is read. Paths
+become strings; so do functions among the settings of an inference method, which say what they were
+and are refused by the next fit: a trained model is kept whoever wrote its optimiser.
 
 =================  ==============================================================================
 tag                stands for
@@ -20,8 +22,10 @@ tag                stands for
 =================  ==============================================================================
 """
 
+import functools
 import math
 from collections.abc import Callable, Mapping
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -118,6 +122,22 @@ def decode(json: Any, arrays: Mapping[str, Array]) -> Any:
         raise ArtifactError(f"ppl_gen.load: malformed {tag} in the tree: {error}") from error
 
 
+def named(function: Callable[..., Any]) -> str:
+    """Say which function it is: by its module and name, a partial one with its arguments.
+
+    Examples
+    --------
+    >>> named(functools.partial(sorted, reverse=True))
+    'builtins.sorted(reverse=True)'
+    """
+    if isinstance(function, functools.partial):
+        given = [repr(value) for value in function.args]
+        given += [f"{name}={value!r}" for name, value in function.keywords.items()]
+        return f"{named(function.func)}({', '.join(given)})"
+    name = getattr(function, "__qualname__", type(function).__qualname__)
+    return f"{function.__module__}.{name}"
+
+
 def contiguous(array: Array) -> tuple[Array, np.dtype[Any]]:
     """Copy to C order and little-endian bytes; return the dtype that the array had, too.
 
@@ -170,6 +190,8 @@ class _Encoder:
             return self._store("$scalar", np.asarray(value), at)
         if kind is np.ndarray or kind is np.memmap:
             return self._array(value, at, depth)
+        if isinstance(value, PurePath):
+            return str(value)
         if isinstance(value, np.dtype):
             return {"$dtype": self._plain(value, at).str}
         # Looked at without an import of pandas: its dtypes and frames.
@@ -178,6 +200,8 @@ class _Encoder:
             return self._pandas(value, at, depth)
         if getattr(ppl_gen, kind.__name__, None) is kind and hasattr(value, "get_params"):
             parameters = value.get_params(deep=False)
+            if kind.__module__.startswith("ppl_gen.inference."):
+                parameters = {n: named(v) if callable(v) else v for n, v in parameters.items()}
             return {
                 "$object": kind.__name__,
                 "params": self._dict(parameters, f"{at}/{kind.__name__}", depth),

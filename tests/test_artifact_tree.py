@@ -1,8 +1,10 @@
 """What goes into the codec comes out of it: type for type, bit for bit."""
 
+import functools
 import json
 import math
 import random
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,6 +15,7 @@ from hypothesis.extra import numpy as hnp
 from sklearn.base import BaseEstimator
 
 import ppl_gen
+from ppl_gen import MaximumLikelihood, Training
 from ppl_gen.artifact_tree import ArtifactError, decode, encode
 
 
@@ -113,6 +116,16 @@ def test_arrays_of_objects(items):
     array = np.empty((len(items), 1), dtype=object)
     array[:, 0] = items
     assert_same(array, through(array))
+
+
+def test_paths_and_functions_of_methods_are_kept_by_their_names():
+    optimizer = functools.partial(sorted, reverse=True)
+    training = Training(optimizer=optimizer, schedule=len, checkpoint=Path("here") / "there")
+    kept = decode(*encode({"method": MaximumLikelihood(training=training)}))["method"].training
+    assert kept.optimizer == "builtins.sorted(reverse=True)"
+    assert (kept.schedule, Path(kept.checkpoint)) == ("builtins.len", training.checkpoint)
+    with pytest.raises(ValueError, match=r"optimizer is 'builtins.sorted.*or a callable"):
+        kept.check()
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Bayes' rule by one conditional density, and by deep densities one a class: normals by hand."""
 
+import copy
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -173,6 +175,10 @@ def test_a_saved_classifier_is_the_same(kind, iris, request, tmp_path):
     (drawn, labels), (expected, known) = (m.sample(6, random_state=1) for m in (loaded, model))
     np.testing.assert_array_equal(drawn, expected)
     np.testing.assert_array_equal(labels, known)
+    changed = copy.copy(model).set_params(shared=kind == "one_each")
+    changed.save(tmp_path / "changed")
+    loaded = ppl_gen.load(tmp_path / "changed")
+    np.testing.assert_array_equal(loaded.predict(iris[0]), model.predict(iris[0]))
 
 
 @pytest.mark.parametrize("shared", [True, False])

@@ -253,7 +253,9 @@ class BayesClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             dropped["random_state"] = None
         if dropped:
             params["model"] = clone(self.model).set_params(**dropped)
-        tree = {"params": params, "fitted": fitted, "densities": self._densities.to_tree()}
+        shared = isinstance(self._densities, Shared)  # whatever was set since
+        tree = {"params": params, "fitted": fitted, "shared": shared}
+        tree["densities"] = self._densities.to_tree()
         return artifact.write(
             path, kind="classifier", name=type(self).__name__, tree=tree, overwrite=overwrite
         )
@@ -267,7 +269,7 @@ class BayesClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             classifier.model.set_params(**modules)
         for name, value in tree["fitted"].items():
             setattr(classifier, name, value)
-        kind = Shared if classifier.shared else OneEach
+        kind = Shared if tree.get("shared", classifier.shared) else OneEach
         classifier._densities = kind.from_tree(
             tree["densities"], type(classifier.model), classifier.classes_, modules or {}
         )

@@ -9,7 +9,6 @@ The tensors are written first, under a name of their own, and the JSON is then r
 rename: whenever the process dies, the directory holds one whole checkpoint.
 """
 
-import functools
 import hashlib
 import json
 import os
@@ -202,20 +201,9 @@ def fingerprint(array: NDArray[Any]) -> dict[str, Any]:
 
 
 def described(value: Any) -> Any:
-    """Return a setting as plain data: functions by their names, partial ones with arguments.
-
-    Examples
-    --------
-    >>> described(functools.partial(sorted, reverse=True))
-    'builtins.sorted(reverse=True)'
-    """
-    if isinstance(value, functools.partial):
-        given = [repr(v) for v in value.args]
-        given += [f"{name}={v!r}" for name, v in value.keywords.items()]
-        return f"{described(value.func)}({', '.join(given)})"
+    """Return a setting as plain data: functions by their names."""
     if callable(value):
-        kind = type(value)
-        return f"{value.__module__}.{getattr(value, '__qualname__', kind.__qualname__)}"
+        return artifact_tree.named(value)
     return value.item() if isinstance(value, np.generic) else value
 
 
