@@ -120,15 +120,19 @@ class BernoulliLikelihood(Likelihood):
 
     def rows(self, outputs: Tensor, observed: Tensor | None = None) -> TorchDistribution:
         """Distribution of rows, its density in fewer passes over the entries."""
-        if observed is not None:
-            return super().rows(outputs, observed)
-        return _BernoulliRows(self.dist(outputs), 1)
+        entries = self.dist(outputs)
+        return _BernoulliRows(entries if observed is None else entries.mask(observed), 1)
 
 
 class _BernoulliRows(dist.Independent):  # type: ignore[misc]
     def log_prob(self, value: Tensor) -> Tensor:
-        logits, value = torch.broadcast_tensors(self.base_dist.logits, value)  # type: ignore[no-untyped-call]
+        entries, observed = self.base_dist, None
+        if isinstance(entries, dist.MaskedDistribution):
+            entries, observed = entries.base_dist, entries._mask
+        logits, value = torch.broadcast_tensors(entries.logits, value)  # type: ignore[no-untyped-call]
         loss = binary_cross_entropy_with_logits(logits, value, reduction="none")
+        if observed is not None:
+            loss = torch.where(observed, loss, 0.0)
         return -loss.sum(-1)
 
 
