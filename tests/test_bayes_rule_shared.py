@@ -207,6 +207,19 @@ def test_every_class_knows_the_range_of_all(one_each, iris):
         CentresModel(inference=QUICK).with_facts_of(x[:50]).fit(10.0 * x)
 
 
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_classifier_resumes_its_trainings(shared, iris, tmp_path):
+    training = Training(epochs=5, batch_size=50, checkpoint=tmp_path / "kept")
+    model = CentresModel(inference=MaximumLikelihood(training=training))
+    first = BayesClassifier(model, shared=shared).fit(*iris)
+    again = BayesClassifier(model, shared=shared).fit(*iris)
+    assert training.checkpoint == tmp_path / "kept"
+    np.testing.assert_array_equal(again.predict_proba(iris[0]), first.predict_proba(iris[0]))
+    # What is finished is not trained once more.
+    for one, other in zip(again.models_, first.models_, strict=True):
+        pd.testing.assert_frame_equal(one.history_, other.history_)
+
+
 def test_it_goes_through_cross_validation(iris):
     scores = cross_val_score(BayesClassifier(CentresModel(inference=QUICK), shared=True), *iris)
     assert scores.min() > 0.6

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -39,7 +40,7 @@ class OneEach:
             rows = np.flatnonzero(codes == code)
             try:
                 one = pattern.with_facts_of(X) if told else clone(pattern)
-                models.append(one.fit(_safe_indexing(X, rows)))
+                models.append(_with_own_checkpoint(one, code).fit(_safe_indexing(X, rows)))
             except (ValueError, FloatingPointError) as error:
                 kind = ValueError if isinstance(error, ValueError) else FloatingPointError
                 raise kind(
@@ -129,6 +130,13 @@ class Shared:
     def from_tree(cls, tree: dict[str, Any], kind: Any, labels: Array, modules: Modules) -> Self:
         """Return what :meth:`to_tree` gave, of a model of a kind."""
         return cls(_restored(kind, tree["models"][0], modules), labels)
+
+
+def _with_own_checkpoint(model: Any, code: int) -> Any:
+    """Let each class resume its own training: a checkpoint of other rows is refused."""
+    name = "inference__training__checkpoint"
+    folder = model.get_params().get(name)
+    return model if folder is None else model.set_params(**{name: Path(folder) / f"class_{code}"})
 
 
 def _restored(kind: Any, tree: dict[str, Any], modules: Modules) -> Any:
