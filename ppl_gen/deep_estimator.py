@@ -25,7 +25,7 @@ from ppl_gen.engines.devices import resolve_device
 from ppl_gen.estimator import GenerativeModel
 from ppl_gen.inference.base import ONE_AT_A_TIME, InferenceMethod
 from ppl_gen.neural.density import DensityModule
-from ppl_gen.structures.network import Network, as_tensor, check_modules, described, shapes_of
+from ppl_gen.structures import network
 
 Array = Any
 Tensors = dict[str, torch.Tensor]
@@ -60,7 +60,7 @@ class DeepModel(DensityMixin, GenerativeModel):  # type: ignore[misc]
     #: Rows that are scored or drawn together, which bounds the memory.
     rows_at_a_time: ClassVar[int] = 4096
 
-    structure_: Network
+    structure_: network.Network
     row_shape_: tuple[int, ...]
     _given_facts: dict[str, Any] | None = None
 
@@ -124,6 +124,7 @@ class DeepModel(DensityMixin, GenerativeModel):  # type: ignore[misc]
     ) -> tuple[dict[str, Array], dict[str, Any], ContextCode | None]:
         """Read what is to be fitted: arrays by row, the network's facts, the contexts' code."""
         values = self._read_rows_flat(X, reset=True)
+        network.check_digits(values, self._torch_dtype(), self.schema_.names, f"{self._who}.fit")
         data: dict[str, Array] = {"x": values}
         code = None
         if context is not None:
@@ -166,7 +167,7 @@ class DeepModel(DensityMixin, GenerativeModel):  # type: ignore[misc]
             self._initialise(module, data)
         trained = self._train(module, data, method, seed=int(seeds[1]), device=device)
         module.eval()
-        self.structure_ = Network(module, facts, code)
+        self.structure_ = network.Network(module, facts, code)
         self.parameters_ = self.structure_.weights()
         self.history_ = trained.history
         self.n_epochs_, self.best_epoch_ = trained.n_epochs, trained.best_epoch
@@ -209,7 +210,7 @@ class DeepModel(DensityMixin, GenerativeModel):  # type: ignore[misc]
         """What a checkpoint of this training must agree with."""
         settings = self.get_params(deep=False)
         counted = sorted(settings.keys() - {"inference", "device"})
-        return {"model": self._who, **{name: described(settings[name]) for name in counted}}
+        return {"model": self._who, **{name: network.described(settings[name]) for name in counted}}
 
     def _torch_dtype(self) -> torch.dtype:
         """Float type of the weights: float32, unless `dtype` says otherwise."""
@@ -251,13 +252,14 @@ class DeepModel(DensityMixin, GenerativeModel):  # type: ignore[misc]
         declared = getattr(self, "image_shape", None)
         if declared is None:
             return (values.shape[1],) if given is None else given
-        declared = tuple(int(size) for size in declared)
-        if len(declared) not in (2, 3) or int(np.prod(declared)) != values.shape[1]:
+        sizes = np.array(declared)
+        whole = sizes.dtype.kind in "iu" and sizes.shape in ((2,), (3,))
+        if not whole or np.maximum(sizes, 0).prod() != values.shape[1]:
             raise ValueError(
                 f"{self._who}: image_shape is {self.image_shape!r}, but X has {values.shape[1]} "
                 "columns; expected (H, W) or (H, W, C) whose product they are"
             )
-        return declared
+        return tuple(sizes.tolist())
 
     def _check_columns(self) -> None:
         if self.takes_categories:
@@ -296,8 +298,7 @@ class DeepModel(DensityMixin, GenerativeModel):  # type: ignore[misc]
     @contextmanager
     def _session(self, seed: int) -> Iterator[None]:
         """Seed torch's generator, and leave it as it was."""
-        cuda = list(range(torch.cuda.device_count()))
-        with ONE_AT_A_TIME, torch.random.fork_rng(devices=cuda):
+        with ONE_AT_A_TIME, torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(seed)
             yield
 
@@ -311,7 +312,7 @@ class DeepModel(DensityMixin, GenerativeModel):  # type: ignore[misc]
         with self._session(seed), torch.no_grad():
             for first in range(0, count, self.rows_at_a_time):
                 rows = slice(first, first + self.rows_at_a_time)
-                chunk = {name: as_tensor(array[rows], like) for name, array in data.items()}
+                chunk = {name: network.as_tensor(array[rows], like) for name, array in data.items()}
                 found.append(work(chunk).detach().cpu().numpy())
         return np.concatenate(found)
 
@@ -356,8 +357,8 @@ class DeepModel(DensityMixin, GenerativeModel):  # type: ignore[misc]
         table of (n_samples, D), or images
         """
         check_is_fitted(self)
-        if n_samples < 1:
-            raise ValueError(f"{self._who}.sample: n_samples is {n_samples}; it must be at least 1")
+        if not isinstance(n_samples, int | np.integer) or n_samples < 1:
+            raise ValueError(f"{self._who}.sample: n_samples is {n_samples}; expected 1 or more")
         data = {"place": np.arange(n_samples), **self._coded(context, n_samples)}
         draw = self.structure_.module.sample
         drawn = self._by_chunk(
@@ -420,20 +421,15 @@ class DeepModel(DensityMixin, GenerativeModel):  # type: ignore[misc]
         from ppl_gen import artifact
 
         # The one draw of a point fit follows from the weights.
-        return artifact.write(
-            path,
-            kind="model",
-            name=type(self).__name__,
-            tree={"model": self.to_tree()},
-            overwrite=overwrite,
-        )
+        name, tree = type(self).__name__, {"model": self.to_tree()}
+        return artifact.write(path, kind="model", name=name, tree=tree, overwrite=overwrite)
 
     def to_tree(self) -> dict[str, Any]:
         """Return the fitted model as plain data, less the networks of the user's own."""
         tree, built = super().to_tree(), self._built_with
         own = {n: built[n] for n in self.module_settings if isinstance(built[n], torch.nn.Module)}
         tree["params"] |= dict.fromkeys(own)
-        tree["modules"] = {name: shapes_of(module) for name, module in own.items()}
+        tree["modules"] = {name: network.shapes_of(module) for name, module in own.items()}
         # The network is built again by the settings that it had, whatever was set since.
         counted = tree["params"].keys() - own.keys() - {"inference", "device", "random_state"}
         tree["built_with"] = {n: built[n] for n in counted if built[n] is not getattr(self, n)}
@@ -445,7 +441,7 @@ class DeepModel(DensityMixin, GenerativeModel):  # type: ignore[misc]
     ) -> Self:
         """Return the fitted model that :meth:`to_tree` gave."""
         modules = dict(modules or {})
-        check_modules(cls.__name__, tree["modules"], modules)
+        network.check_modules(cls.__name__, tree["modules"], modules)
         model = cls(**(tree["params"] | tree["built_with"] | modules))
         model.schema_ = Schema.from_tree(tree["schema"])
         for name, value in tree["fitted"].items():
@@ -460,7 +456,7 @@ class DeepModel(DensityMixin, GenerativeModel):  # type: ignore[misc]
         module.to(model._torch_dtype())
         module.load_state_dict({n: torch.as_tensor(np.array(v[0])) for n, v in weights.items()})
         module.to(resolve_device(model.device)).eval()
-        model.structure_ = Network(module, facts, code)
+        model.structure_ = network.Network(module, facts, code)
         model.parameters_ = weights
         model._built_with = model.get_params(deep=False)
         model.set_params(**{name: tree["params"][name] for name in tree["built_with"]})

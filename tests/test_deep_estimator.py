@@ -126,6 +126,22 @@ def test_an_image_shape_that_does_not_fit(images):
         NormalModel(image_shape=(7, 9)).fit(images.reshape(-1, 64))
 
 
+@pytest.mark.parametrize("shape", [64, "8x8", (-8, -8), (8.0, 8.0), (8, 8, 1, 1), ("a", 2)])
+def test_an_image_shape_that_is_none(images, shape):
+    with pytest.raises(ValueError, match=r"image_shape is .*; expected"):
+        NormalModel(image_shape=shape).fit(images.reshape(-1, 64))
+
+
+def test_digits_that_are_lost_are_told(iris):
+    frame = pd.DataFrame(iris[0], columns=list("abcd")).assign(time=1.7e9 + 1000 * iris[0][:, 0])
+    with pytest.warns(RuntimeWarning, match=r"\['time'\] lie far from zero .*dtype='float64'"):
+        NormalModel(inference=QUICK).fit(frame)
+    double = NormalModel(inference=QUICK, random_state=0, dtype="float64")
+    assert double.fit(frame.assign(constant=0.1)).n_features_in_ == 6
+    with pytest.raises(ValueError, match=r"\['time'\] have values of up to .*beyond.*float32"):
+        NormalModel(inference=QUICK).fit(frame.assign(time=1e40 * frame["a"]))
+
+
 def test_labels_as_context(iris):
     x, y = iris
     names = np.array(["setosa", "versicolor", "virginica"])[y]
@@ -202,6 +218,8 @@ def test_what_is_refused_before_training(iris):
         NormalModel().fit(frame)
     with pytest.raises(ValueError, match="n_samples is 0"):
         NormalModel(inference=QUICK).fit(x).sample(0)
+    with pytest.raises(ValueError, match=r"n_samples is 2.5; expected 1 or more"):
+        NormalModel(inference=QUICK).fit(x).sample(2.5)
 
 
 def test_a_network_of_ones_own_comes_back_with_its_weights(iris, tmp_path):

@@ -1,7 +1,8 @@
 """A trained network: the structure of deep models, and what an artefact keeps of it."""
 
 import hashlib
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,10 @@ from ppl_gen.neural.density import DensityModule
 
 Array = Any
 
-__all__ = ["Network", "as_tensor", "check_modules", "described", "shapes_of"]
+__all__ = ["Network", "as_tensor", "check_digits", "check_modules", "described", "shapes_of"]
+
+#: Values that a float type must tell apart over the range of a column.
+_TOLD_APART = 500
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,55 @@ def as_tensor(array: Array, like: torch.Tensor) -> torch.Tensor:
     """Put an array on the device of the weights, in their float type where it is of floats."""
     tensor = torch.tensor(np.ascontiguousarray(array), device=like.device)  # may be read-only
     return tensor.to(like.dtype) if tensor.is_floating_point() else tensor
+
+
+def check_digits(values: Array, dtype: torch.dtype, names: Sequence[Any], who: str) -> None:
+    """Tell of columns whose differences are lost in the weights' float type.
+
+    Parameters
+    ----------
+    values : (n, D) array of float64
+    dtype : torch.dtype
+    names : sequence of length D
+    who : str
+        How messages begin.
+
+    Raises
+    ------
+    ValueError
+        If values are beyond its range.
+
+    Warns
+    -----
+    RuntimeWarning
+        If a column lies so far from zero that few of its values are told apart.
+    """
+    kind, name = torch.finfo(dtype), str(dtype).removeprefix("torch.")
+    low, high = np.fmin.reduce(values), np.fmax.reduce(values)  # gaps are passed over
+    size = np.maximum(high, -low)
+    told = {
+        "beyond": [names[d] for d in np.flatnonzero(size > kind.max)[:5]],
+        # A range at the rounding of float64 is that of a constant.
+        "few": [
+            names[d]
+            for d in np.flatnonzero(
+                (high - low < _TOLD_APART * kind.eps * size) & (high - low > 1e-12 * size)
+            )[:5]
+        ],
+    }
+    if told["beyond"]:
+        raise ValueError(
+            f"{who}: columns {told['beyond']} have values of up to {size.max():.3g}, beyond those "
+            f"of {name}; rescale them, or set dtype='float64'"
+        )
+    if told["few"]:
+        warnings.warn(
+            f"{who}: columns {told['few']} lie far from zero for what they vary by, so that {name} "
+            f"tells fewer than {_TOLD_APART} of their values apart; subtract their mean, or set "
+            "dtype='float64'",
+            RuntimeWarning,
+            stacklevel=4,
+        )
 
 
 def described(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -44,7 +45,7 @@ def check_settings(model: Any, who: str, row_shape: tuple[int, ...]) -> None:
     ValueError
         Which setting, what was expected, and what to do.
     """
-    if model.flow in GUIDE_ONLY:
+    if isinstance(model.flow, str) and model.flow in GUIDE_ONLY:
         raise ValueError(
             f"{who}: flow={model.flow!r} has no closed-form inverse, so it has no density of data, "
             "only of its own draws, for guides (ppl_gen.neural.transforms.guides); take 'nsf', "
@@ -57,17 +58,23 @@ def check_settings(model: Any, who: str, row_shape: tuple[int, ...]) -> None:
                 f"{', '.join(map(repr, choices))}"
             )
     coupled = model.flow in _COUPLINGS
+    layers = model.hidden_layer_sizes
+    if isinstance(layers, str) or not np.iterable(layers):
+        raise ValueError(
+            f"{who}: hidden_layer_sizes is {layers!r}; expected a sequence, such as (64, 64)"
+        )
     sizes = [("n_bins", model.n_bins, 2), ("n_importance", model.n_importance, 1)]
-    sizes += [("hidden_layer_sizes", size, 1) for size in model.hidden_layer_sizes]
+    sizes += [("hidden_layer_sizes", size, 1) for size in layers]
     if model.n_transforms is not None:
         sizes.append(("n_transforms", model.n_transforms, 2 if coupled else 1))
     for name, size, least in sizes:
-        if isinstance(size, bool) or size != int(size) or size < least:
+        whole = isinstance(size, int | np.integer) and not isinstance(size, bool)
+        if not whole or size < least:
             raise ValueError(
                 f"{who}: {name} is {getattr(model, name)!r}; expected whole numbers of at least "
                 f"{least}"
             )
-    if not 0.0 <= model.noise < float("inf"):
+    if not (isinstance(model.noise, int | float | np.number) and 0.0 <= model.noise < float("inf")):
         raise ValueError(f"{who}: noise is {model.noise!r}; expected 0 or a positive number")
     if model.noise and model.discrete is not None:
         raise ValueError(
