@@ -177,7 +177,6 @@ class NormalizingFlow(
             discrete=self.discrete is not None,
             standardise=self.standardise,
             smoothed=self.noise > 0.0,
-            single=self.dtype != "float64",
         )
 
     def _check_values(self, values: Array, facts: dict[str, Any]) -> None:

@@ -30,7 +30,6 @@ def read_facts(
     discrete: bool,
     standardise: bool,
     smoothed: bool,
-    single: bool,
 ) -> Facts:
     """Check the rows to fit, and return what the network takes of them.
 
@@ -48,8 +47,6 @@ def read_facts(
     standardise : bool
     smoothed : bool
         Whether there is noise on the rows in training.
-    single : bool
-        Whether the network is to be of float32.
 
     Returns
     -------
@@ -67,7 +64,7 @@ def read_facts(
     Warns
     -----
     RuntimeWarning
-        If a continuous density would have a spike, or float32 rounds the values.
+        If a continuous density would have a spike.
     """
     infinite = np.isinf(values).any(axis=0)
     if infinite.any():
@@ -90,8 +87,6 @@ def read_facts(
     check_values(values, facts, who, names)
     if not smoothed:
         _warn_of_spikes(values[:, ~facts["discrete"]], who, _others(names, facts["discrete"]))
-    if single:
-        _warn_of_rounding(facts, deviation, who, names)
     facts["loc"], facts["scale"] = (
         _moments(values, facts, images) if standardise else (np.zeros(width), np.ones(width))
     )
@@ -189,18 +184,6 @@ def _warn_of_spikes(values: Array, who: str, names: Sequence[Any]) -> None:
                 RuntimeWarning,
                 stacklevel=2,
             )
-
-
-def _warn_of_rounding(facts: Facts, deviation: Array, who: str, names: Sequence[Any]) -> None:
-    """Warn of columns that float32 rounds to a few values."""
-    coarse = (np.abs(facts["mean"]) > 1e4 * deviation) & (deviation > 0.0)
-    if coarse.any():
-        warnings.warn(
-            f"{who}.fit: {named(names, coarse)} has a mean over 10,000 times its deviation, which "
-            "float32 rounds; subtract the mean, or set dtype='float64'",
-            RuntimeWarning,
-            stacklevel=2,
-        )
 
 
 def _pooled(deviation: Array) -> Array:

@@ -5,7 +5,7 @@ import pytest
 
 from ppl_gen.models.flow.reading import read_facts
 
-SETTINGS = {"standardise": True, "smoothed": True, "single": True}
+SETTINGS = {"standardise": True, "smoothed": True}
 
 
 def facts_of(values, row_shape, **settings):
