@@ -35,6 +35,14 @@ def _soft_clip(raw: Tensor, bound: float) -> Tensor:
     return raw / (1 + raw.abs() / bound)
 
 
+def _share(of_bin: Tensor) -> Tensor:
+    """Keep a place in a bin within it, with the gradient of one that is.
+
+    Where a bin is narrow, its corner's rounding may lead out, where slopes turn negative.
+    """
+    return of_bin + (of_bin.clamp(0, 1) - of_bin).detach()
+
+
 class Affine:
     """y = exp(a) x + b, with the log scale a held softly within bounds.
 
@@ -117,7 +125,7 @@ class RationalQuadratic:
         inside = x.abs() < self.bound
         unit = self._to_unit(x)
         x0, y0, width, height, d0, d1 = self._piece(unit, parameters, axis=0)
-        xi = (unit - x0) / width
+        xi = _share((unit - x0) / width)
         slope = height / width
         across = xi * (1 - xi)
         below = slope + (d0 + d1 - 2 * slope) * across
@@ -131,13 +139,16 @@ class RationalQuadratic:
         unit = self._to_unit(y)
         x0, y0, width, height, d0, d1 = self._piece(unit, parameters, axis=1)
         slope = height / width
-        rise, bend = (unit - y0) / height, d0 + d1 - 2 * slope
-        # The root of a xi^2 + b xi + c in [0, 1], in the form that does not cancel: A.1 of [1].
-        a, b, c = slope - d0 + rise * bend, d0 - rise * bend, -slope * rise
-        xi = -2 * c / (b + (b.square() - 4 * a * c).clamp(min=0).sqrt())
-        xi = xi.clamp(0, 1)
+        rise = _share((unit - y0) / height)
+        # xi solves a quadratic, A.1 of [1]. With its discriminant written as a sum of squares, and
+        # each root as a ratio of positive terms, nothing cancels however steep the bin.
+        tilt = d0 * (1 - rise) - d1 * rise
+        up, down = 2 * slope * rise, 2 * slope * (1 - rise)
+        root = (tilt.square() + up * down).sqrt() + tilt.abs()
+        xi = torch.where(tilt >= 0, up / (up + root), root / (root + down))
         across = xi * (1 - xi)
-        log_derivative = self._log_derivative(xi, across, slope, slope + bend * across, d0, d1)
+        below = slope + (d0 + d1 - 2 * slope) * across
+        log_derivative = self._log_derivative(xi, across, slope, below, d0, d1)
         return self._choose(inside, x0 + xi * width, y), torch.where(inside, -log_derivative, 0)
 
     def _to_unit(self, x: Tensor) -> Tensor:

@@ -39,6 +39,36 @@ def test_log_derivative_is_that_of_autograd(monotone, scale):
     torch.testing.assert_close(log_slope, slope.log(), atol=1e-8, rtol=1e-8)
 
 
+@pytest.mark.parametrize("scale", [1.0, 10.0, 100.0])
+def test_a_steep_spline_is_finite_at_its_knots(scale):
+    # A row far out has a network put out numbers of any size; float32 then rounds corners of bins
+    # by more than some are wide.
+    torch.manual_seed(0)
+    spline = RationalQuadratic(bins=8)
+    parameters = scale * torch.randn(2000, spline.n_parameters)
+    sizes = parameters[:, :16].sigmoid().add(spline.least).unflatten(-1, (2, 8))
+    ends = sizes.cumsum(-1) / sizes.sum(-1, keepdim=True)
+    for axis, way in enumerate((spline.forward, spline.inverse)):
+        knots = (2 * spline.bound * (ends[:, axis, 3] - 0.5)).requires_grad_()
+        given = parameters.clone().requires_grad_()
+        there, log_slope = way(knots, given)
+        (slope,) = torch.autograd.grad(there.sum(), knots, retain_graph=True)
+        assert (slope > 0).all()  # density and gradient do not vanish either
+        for found in (there, log_slope, *torch.autograd.grad(log_slope.sum(), [knots, given])):
+            assert found.isfinite().all()
+
+
+def test_float32_inverts_a_steep_spline():
+    # Bins as steep as 10^3 take rounding of 6e-8 to some 1e-4 of a slope's logarithm; a quadratic
+    # formula that cancels takes it to 1e-2.
+    torch.manual_seed(0)
+    spline = RationalQuadratic(bins=8)
+    y, parameters = 8 * torch.rand(20000) - 4, 10 * torch.randn(20000, spline.n_parameters)
+    _, exact = spline.inverse(y.double(), parameters.double())
+    error = (spline.inverse(y, parameters)[1] - exact).abs()
+    assert error.quantile(0.999) < 1e-3
+
+
 @settings(max_examples=20)
 @given(bins=st.integers(2, 20), bound=st.floats(0.5, 20.0), scale=st.floats(0.0, 30.0))
 def test_a_spline_rises_from_corner_to_corner_and_is_the_identity_outside(bins, bound, scale):
