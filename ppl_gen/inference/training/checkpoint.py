@@ -120,7 +120,8 @@ class Checkpoint:
         _write(self.directory / MANIFEST, text.encode("ascii"))
         self._file = name
         for file in self.directory.iterdir():
-            if file.name not in (name, MANIFEST):
+            # What others put here since is theirs.
+            if _is_ours(file.name) and file.name not in (name, MANIFEST):
                 file.unlink()
 
     def read(self) -> dict[str, Any] | None:

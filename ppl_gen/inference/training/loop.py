@@ -361,9 +361,10 @@ class _Run:
             self.checkpoint.prepare()
         if state is None:
             return
-        if state["epoch"] > self.training.epochs:
+        begun = state["epoch"] + (state["batch"] > 0)
+        if begun > self.training.epochs:
             raise CheckpointError(
-                f"{self.who}: the checkpoint {self.training.checkpoint} is of {state['epoch']} "
+                f"{self.who}: the checkpoint {self.training.checkpoint} is of {begun} "
                 f"epochs, and epochs is {self.training.epochs}; expected as many or more; give "
                 "another path, or delete it to start anew"
             )

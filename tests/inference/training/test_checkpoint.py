@@ -220,6 +220,29 @@ def test_other_files_are_left_alone(tmp_path):
     assert (tmp_path / "thesis.tex").read_text() == "..."
 
 
+def test_what_others_put_beside_it_in_the_meantime_is_left_alone(tmp_path):
+    class Noting(Denoiser):
+        def step(self, batch, descend):
+            (tmp_path / "notes").mkdir(exist_ok=True)
+            (tmp_path / "notes.txt").write_text("mine")
+            return super().step(batch, descend)
+
+    run(Noting(), checkpoint=tmp_path, epochs=2)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "checkpoint.json",
+        "notes",
+        "notes.txt",
+        "state-2-0.safetensors",
+    ]
+
+
+def test_an_epoch_that_was_begun_is_one(tmp_path):
+    with pytest.warns(RuntimeWarning, match="interrupted"):
+        run(Denoiser(interrupt_at=(7,)), checkpoint=tmp_path)
+    with pytest.raises(CheckpointError, match="is of 2 epochs, and epochs is 1"):
+        run(checkpoint=tmp_path, epochs=1)
+
+
 def test_a_write_that_was_cut_short_leaves_the_checkpoint_before(tmp_path):
     path = tmp_path / "c"
     first, _ = run(checkpoint=path)
