@@ -237,7 +237,7 @@ class DeepModel(DensityMixin, GenerativeModel):  # type: ignore[misc]
                     f"{self._who}: X has rows of shape {shape[1:]}; expected {self.row_shape_}, "
                     "as in fit"
                 )
-            X = np.asarray(X).reshape(shape[0], -1)
+            X = np.asarray(X).reshape(shape[0], int(np.prod(shape[1:])))
         values = self._read(X, reset=reset)
         if reset:
             self.row_shape_ = self._row_shape(shape[1:] if images and shape else None, values)

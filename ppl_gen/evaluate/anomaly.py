@@ -11,6 +11,7 @@ is improbable, or whether it is atypical: too probable also counts.
 import math
 import warnings
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Self
 
 import numpy as np
@@ -129,6 +130,12 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
             n = _num_samples(X)
             order = check_random_state(self.random_state).permutation(n)
             cut = n - round(self.calibration * n)
+            if not 0 < cut < n:
+                raise ValueError(
+                    f"AnomalyDetector.fit: calibration={self.calibration} of {n} rows holds "
+                    f"{n - cut} of them out, and leaves {cut} to train on; expected some of both; "
+                    "give more rows, or another share"
+                )
             self.model_ = clone(self.model).fit(_safe_indexing(X, np.sort(order[:cut])))
             held = _safe_indexing(X, np.sort(order[cut:]))
         self.log_prob_ = np.sort(self._densities(held))
@@ -167,15 +174,15 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
                 f"AnomalyDetector: statistic is {self.statistic!r}; expected one of "
                 f"{', '.join(STATISTICS)}"
             )
-        if not 0.0 < self.contamination <= 0.5:
+        if not (isinstance(self.contamination, Real) and 0.0 < self.contamination <= 0.5):
             raise ValueError(
                 f"AnomalyDetector: contamination is {self.contamination!r}; expected a share in "
                 "(0, 0.5]"
             )
         held = self.calibration
-        if held in (None, "prefit"):
+        if held is None or (isinstance(held, str) and held == "prefit"):
             return
-        if isinstance(held, str) or not 0.0 < held < 1.0:
+        if not (isinstance(held, Real) and 0.0 < held < 1.0):
             raise ValueError(
                 f"AnomalyDetector: calibration is {held!r}; expected a share in (0, 1), None or "
                 "'prefit'"
