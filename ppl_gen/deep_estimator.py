@@ -83,8 +83,10 @@ class DeepModel(DensityMixin, GenerativeModel):  # type: ignore[misc]
 
     def _own(self, name: str) -> torch.nn.Module:
         """Return a copy of a network of the user's own, which a fit leaves as it was."""
-        module: torch.nn.Module = copy.deepcopy(getattr(self, name))
-        return module
+        given = getattr(self, name)
+        if not isinstance(given, torch.nn.Module):
+            raise TypeError(f"{self._who}: {name} is {given!r}; expected a torch.nn.Module or None")
+        return copy.deepcopy(given)
 
     # -- fitting -------------------------------------------------------------------------------
 

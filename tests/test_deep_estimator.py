@@ -205,6 +205,8 @@ def test_a_fit_that_fails_costs_nothing(iris):
 
 def test_what_is_refused_before_training(iris):
     x, _ = iris
+    with pytest.raises(TypeError, match=r"loc is 'linear'; expected a torch.nn.Module or None"):
+        NormalModel("linear").fit(x)
     with pytest.raises(ValueError, match=r"0 sample\(s\)"):
         NormalModel().fit(np.zeros((0, 8, 8)))
     with pytest.raises(ValueError, match="n_samples=1"):

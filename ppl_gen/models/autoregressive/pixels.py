@@ -1,6 +1,7 @@
 """Images pixel by pixel: PixelCNN and PixelRNN."""
 
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any, ClassVar
 
 import numpy as np
@@ -100,7 +101,7 @@ class _PixelModel(FactorisedModel):
             raise ValueError(
                 f"{self._who}: n_levels is {self.n_levels}; expected {MOST_LEVELS} at most"
             )
-        if not 0.0 <= self.dropout < 1.0:
+        if not (isinstance(self.dropout, Real) and 0.0 <= self.dropout < 1.0):
             raise ValueError(
                 f"{self._who}: dropout is {self.dropout!r}; expected a number from 0 to below 1"
             )

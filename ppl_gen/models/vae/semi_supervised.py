@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from numbers import Real
 from types import SimpleNamespace
 from typing import Any, ClassVar, Self
 
@@ -254,7 +255,7 @@ class SemiSupervisedVAE(ClassifierMixin, DeepModel):  # type: ignore[misc]
         who = f"{self._who}.fit"
         settings = {"prior": "normal", "beta": 1.0, "free_bits": 0.0}
         check_settings(SimpleNamespace(**self.get_params(deep=False), **settings), who, row_shape)
-        if not 0.0 <= self.alpha < math.inf:
+        if not (isinstance(self.alpha, Real) and 0.0 <= self.alpha < math.inf):
             raise ValueError(
                 f"{self._who}: alpha is {self.alpha!r}; expected zero or a positive number"
             )

@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Sequence
+from numbers import Real
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -177,7 +178,8 @@ class VQVAE(TransformerMixin, DeepModel):  # type: ignore[misc]
     def _check_settings(self, row_shape: tuple[int, ...]) -> None:
         for name, least in (("n_codes", 2), ("code_dim", 1), ("n_places", 1)):
             value = getattr(self, name)
-            if isinstance(value, bool) or int(value) != value or value < least:
+            whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+            if not whole or value < least:
                 raise ValueError(
                     f"{self._who}: {name} is {value!r}; expected a whole number of at least {least}"
                 )
@@ -190,12 +192,12 @@ class VQVAE(TransformerMixin, DeepModel):  # type: ignore[misc]
         others = {"posterior": "mean_field", "prior": "normal", "beta": 1.0, "free_bits": 0.0}
         settings = self.get_params(deep=False) | others | {"latent_dim": self.code_dim}
         check_settings(SimpleNamespace(**settings), self._who, row_shape)
-        if not 0.0 <= self.commitment < math.inf:
+        if not (isinstance(self.commitment, Real) and 0.0 <= self.commitment < math.inf):
             raise ValueError(
                 f"{self._who}: commitment is {self.commitment!r}; expected zero or a positive "
                 "number"
             )
-        if not 0.0 < self.decay < 1.0:
+        if not (isinstance(self.decay, Real) and 0.0 < self.decay < 1.0):
             raise ValueError(f"{self._who}: decay is {self.decay!r}; expected between 0 and 1")
 
     def _module(self, facts: dict[str, Any], context_width: int) -> VectorQuantisedAutoencoder:

@@ -169,6 +169,7 @@ def test_images_that_are_refused_once_fitted(fitted, stripes):
         ({"n_filters": 0}, "n_filters is 0"),
         ({"n_layers": 1.5}, "n_layers is 1.5"),
         ({"dropout": 1.0}, "dropout is 1.0; expected"),
+        ({"dropout": "some"}, "dropout is 'some'; expected"),
         ({"likelihood": "normal"}, "no likelihood 'normal'"),
         ({"n_levels": 1}, "n_levels is 1; expected a whole number, at least 2"),
         ({"n_levels": 300}, "n_levels is 300; expected 256 at most"),

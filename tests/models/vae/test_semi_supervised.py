@@ -189,6 +189,7 @@ def test_labels_that_are_refused(y, message):
     [
         ({"latent_dim": 0}, "latent_dim is 0"),
         ({"alpha": -1.0}, "alpha is -1.0"),
+        ({"alpha": "auto"}, "alpha is 'auto'"),
         ({"posterior": "gaussian"}, "posterior is 'gaussian'"),
         ({"priors": [0.5, 0.5]}, "y has 3 classes"),
         ({"priors": [0.5, 0.5, 0.5]}, "sum to 1"),
