@@ -13,7 +13,7 @@ __all__ = ["Autoregressive"]
 
 
 class Autoregressive(FlowTransform):
-    """A masked autoregressive transform: z_i is monotone in x_i, given the x before it [1]_.
+    """A masked autoregressive transform: z_i is monotone in x_i, given the x before it.
 
     One pass gives the density; drawing takes a pass a variable. Turned round
     (`Inverted`) it is an inverse autoregressive flow, of which the converse holds.
@@ -35,8 +35,8 @@ class Autoregressive(FlowTransform):
 
     References
     ----------
-    .. [1] Papamakarios, Pavlakou and Murray (2017). Masked autoregressive flow for density
-       estimation. NeurIPS, equations 3 to 5.
+    Papamakarios, Pavlakou and Murray (2017). Masked autoregressive flow for density
+    estimation. NeurIPS, equations 3 to 5.
 
     Examples
     --------

@@ -13,7 +13,7 @@ __all__ = ["Coupling"]
 
 
 class Coupling(FlowTransform):
-    """A coupling [1]_: z_B is monotone in x_B, given x_A, which stays; A and B are halves.
+    """A coupling: z_B is monotone in x_B, given x_A, which stays; A and B are halves.
 
     Both ways take one pass.
 
@@ -37,8 +37,8 @@ class Coupling(FlowTransform):
 
     References
     ----------
-    .. [1] Dinh, Sohl-Dickstein and Bengio (2017). Density estimation using Real NVP. ICLR,
-       equations 4 to 8.
+    Dinh, Sohl-Dickstein and Bengio (2017). Density estimation using Real NVP. ICLR,
+    equations 4 to 8.
 
     Examples
     --------

@@ -46,7 +46,7 @@ class Permutation(FlowTransform):
 
 
 class LULinear(FlowTransform):
-    """An invertible matrix and a shift, z = L U x + b, whose determinant is U's diagonal's [1]_.
+    """An invertible matrix and a shift, z = L U x + b, whose determinant is U's diagonal's.
 
     Parameters
     ----------
@@ -55,8 +55,8 @@ class LULinear(FlowTransform):
 
     References
     ----------
-    .. [1] Durkan, Bekasov, Murray and Papamakarios (2019). Neural spline flows. NeurIPS,
-       section 3.2, after Kingma and Dhariwal (2018), equation 11.
+    Durkan, Bekasov, Murray and Papamakarios (2019). Neural spline flows. NeurIPS,
+    section 3.2, after Kingma and Dhariwal (2018), equation 11.
 
     Examples
     --------

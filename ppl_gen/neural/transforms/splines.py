@@ -73,7 +73,7 @@ class Affine:
 
 
 class RationalQuadratic:
-    """A monotone spline of rational quadratics on [-bound, bound], the identity outside: [1]_.
+    """A monotone spline of rational quadratics on [-bound, bound], the identity outside.
 
     Derivatives are 1 at the ends, so that the tails join smoothly.
 
@@ -94,8 +94,8 @@ class RationalQuadratic:
 
     References
     ----------
-    .. [1] Durkan, Bekasov, Murray and Papamakarios (2019). Neural spline flows. NeurIPS,
-       equations 4 to 8 of section 3.1 and appendix A.1.
+    Durkan, Bekasov, Murray and Papamakarios (2019). Neural spline flows. NeurIPS,
+    equations 4 to 8 of section 3.1 and appendix A.1.
 
     Examples
     --------

@@ -20,7 +20,7 @@ def realnvp(
     n_transforms: int = 8,
     hidden: Sequence[int] = (64, 64),
 ) -> Stack:
-    """Real NVP [1]_: affine couplings of either half in turn, shuffled after each two.
+    """Real NVP: affine couplings of either half in turn, shuffled after each two.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ def realnvp(
 
     References
     ----------
-    .. [1] Dinh, Sohl-Dickstein and Bengio (2017). Density estimation using Real NVP. ICLR.
+    Dinh, Sohl-Dickstein and Bengio (2017). Density estimation using Real NVP. ICLR.
 
     Examples
     --------
@@ -59,7 +59,7 @@ def maf(
     hidden: Sequence[int] = (64, 64),
     residual: bool = False,
 ) -> Stack:
-    """Masked autoregressive flow [1]_: one pass for densities, a pass a variable for drawing.
+    """Masked autoregressive flow: one pass for densities, a pass a variable for drawing.
 
     Parameters
     ----------
@@ -80,8 +80,8 @@ def maf(
 
     References
     ----------
-    .. [1] Papamakarios, Pavlakou and Murray (2017). Masked autoregressive flow for density
-       estimation. NeurIPS.
+    Papamakarios, Pavlakou and Murray (2017). Masked autoregressive flow for density
+    estimation. NeurIPS.
 
     Examples
     --------
@@ -101,7 +101,7 @@ def iaf(
     hidden: Sequence[int] = (64, 64),
     residual: bool = False,
 ) -> Stack:
-    """Inverse autoregressive flow [1]_: one pass for drawing, a pass a variable for densities.
+    """Inverse autoregressive flow: one pass for drawing, a pass a variable for densities.
 
     Made for guides, whose draws are scored as they are drawn: that takes no second pass.
 
@@ -124,8 +124,8 @@ def iaf(
 
     References
     ----------
-    .. [1] Kingma, Salimans, Jozefowicz, Chen, Sutskever and Welling (2016). Improved variational
-       inference with inverse autoregressive flow. NeurIPS.
+    Kingma, Salimans, Jozefowicz, Chen, Sutskever and Welling (2016). Improved variational
+    inference with inverse autoregressive flow. NeurIPS.
 
     Examples
     --------
@@ -148,7 +148,7 @@ def nsf(
     bins: int = 8,
     bound: float = 4.0,
 ) -> Stack:
-    """Neural spline flow [1]_, autoregressive: the densest of these, drawing a variable a pass.
+    """Neural spline flow, autoregressive: the densest of these, drawing a variable a pass.
 
     Parameters
     ----------
@@ -174,7 +174,7 @@ def nsf(
 
     References
     ----------
-    .. [1] Durkan, Bekasov, Murray and Papamakarios (2019). Neural spline flows. NeurIPS.
+    Durkan, Bekasov, Murray and Papamakarios (2019). Neural spline flows. NeurIPS.
 
     Examples
     --------
@@ -196,7 +196,7 @@ def nsf_coupling(
     bins: int = 8,
     bound: float = 4.0,
 ) -> Stack:
-    """Neural spline flow [1]_ of couplings, mixed by L U matrices: one pass either way.
+    """Neural spline flow of couplings, mixed by L U matrices: one pass either way.
 
     Parameters
     ----------
@@ -219,7 +219,7 @@ def nsf_coupling(
 
     References
     ----------
-    .. [1] Durkan, Bekasov, Murray and Papamakarios (2019). Neural spline flows. NeurIPS.
+    Durkan, Bekasov, Murray and Papamakarios (2019). Neural spline flows. NeurIPS.
 
     Examples
     --------
