@@ -64,7 +64,7 @@ def plot_density(
     rows = None if X is None else np.asarray(X, dtype=np.float64)
     if rows is not None and (rows.ndim != 2 or rows.shape[1] != 2):
         raise ValueError(f"plot_density: X has shape {rows.shape}; expected (n, 2)")
-    (left, right), (bottom, top) = _limits(rows, limits)
+    (left, right), (bottom, top) = _limits(rows, limits, getattr(model, "bounds", None))
     x, y = (
         low + (high - low) * (np.arange(n_grid) + 0.5) / n_grid
         for low, high in ((left, right), (bottom, top))
@@ -82,7 +82,9 @@ def plot_density(
     return ax  # type: ignore[no-any-return]
 
 
-def _limits(rows: Array, limits: Any) -> tuple[tuple[float, float], tuple[float, float]]:
+def _limits(
+    rows: Array, limits: Any, bounds: Any
+) -> tuple[tuple[float, float], tuple[float, float]]:
     if limits is not None:
         found = np.asarray(limits, dtype=np.float64)
         if found.shape != (2, 2) or not (found[:, 0] < found[:, 1]).all():
@@ -97,6 +99,9 @@ def _limits(rows: Array, limits: Any) -> tuple[tuple[float, float], tuple[float,
         low, high = np.nanmin(rows, axis=0), np.nanmax(rows, axis=0)
         margin = np.where(high > low, 0.1 * (high - low), 1.0)
         found = np.stack([low - margin, high + margin], axis=1)
+        if bounds is not None:  # beyond which the model has no density to ask for
+            least, most = (np.broadcast_to(np.asarray(end, np.float64), (2,)) for end in bounds)
+            found = np.clip(found, least[:, None], most[:, None])
     (left, right), (bottom, top) = found.tolist()
     return (left, right), (bottom, top)
 

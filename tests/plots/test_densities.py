@@ -70,3 +70,17 @@ MODEL = GaussianMixture(1).fit(make_two_moons(50).X)
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_a_range_that_the_model_is_bounded_to_is_kept_to():
+    class Square:
+        bounds = (0.0, np.array([1.0, 2.0]))
+
+        def log_prob(self, x):
+            assert (x > 0.0).all()
+            assert (x < [1.0, 2.0]).all()
+            return np.zeros(len(x))
+
+    corners = np.array([[0.0, 0.0], [1.0, 2.0]])
+    ax = plots.plot_density(Square(), corners, n_grid=5)
+    assert (ax.get_xlim(), ax.get_ylim()) == ((0.0, 1.0), (0.0, 2.0))
