@@ -164,6 +164,8 @@ class MADE(FactorisedModel):
         asked = self._asked_kinds()
         whole = (values == np.rint(values)).all(axis=0)
         lowest, highest = values.min(axis=0), values.max(axis=0)
+        # The deviation of one value over and over may be a rounding error.
+        spread = np.where(lowest < highest, values.std(axis=0), 0.0)
         few = whole & (highest - lowest < MOST_LEVELS)
         if self.schema_.container == "numpy" and few.any():
             # The columns of an array are of one sort: levels that some lack, others show.
@@ -175,10 +177,9 @@ class MADE(FactorisedModel):
         found = []
         for place, column in enumerate(self.schema_.columns):
             kind, x = asked.get(place, "auto"), values[:, place]
-            spread = x.std()
             sizes: dict[str, Any] = {
                 "loc": float(x.mean()),
-                "scale": float(spread) if spread > 0.0 else 1.0,
+                "scale": float(spread[place]) if spread[place] > 0.0 else 1.0,
             }
             if column.kind != "number":
                 count = 2 if column.categories is None else len(column.categories)
@@ -267,13 +268,18 @@ class MADE(FactorisedModel):
             Column(kind, int(numbers[0]), *map(float, numbers[1:]))
             for kind, *numbers in zip(facts["kind"], *(facts[f] for f in fields), strict=True)
         ]
-        return MaskedAutoencoder(
+        network = MaskedAutoencoder(
             columns,
             facts["orders"],
             tuple(self.hidden_layer_sizes),
             self.n_components,
             context_width,
         )
+        # In float64 until the network is brought to its own floats: far from zero, float32 would
+        # round the centre by many deviations.
+        for field in ("lowest", "loc", "scale"):
+            setattr(network, field, torch.as_tensor(facts[field], dtype=torch.float64))
+        return network
 
     def _publish(self) -> None:
         facts = self.structure_.facts

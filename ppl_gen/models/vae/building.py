@@ -106,9 +106,10 @@ def build_likelihood(name: str, facts: dict[str, Any], noise: str | float) -> Li
         return CategoricalLikelihood(facts["n_levels"])
     if name == "discretised_logistic":
         return DiscretisedLogisticLikelihood(facts["n_levels"])
+    # In float64 until the network is brought to its own floats: far from zero, float32 would round
+    # the centre by many deviations.
     location, scale = (
-        torch.as_tensor(facts[key], dtype=torch.get_default_dtype())
-        for key in ("location", "scale")
+        torch.as_tensor(facts[key], dtype=torch.float64) for key in ("location", "scale")
     )
     return NormalLikelihood(location, scale, noise)
 

@@ -229,3 +229,24 @@ def test_a_constant_column_is_warned_of():
     with pytest.warns(RuntimeWarning, match="constant"):
         model = small().fit(x)
     assert np.isfinite(model.log_prob(x)).all()
+
+
+def test_a_constant_column_is_measured_in_its_own_unit():
+    # NumPy's deviation of 200 times 7.3 is 2e-15: of that scale, one digit more would be far out.
+    X = np.column_stack([np.random.default_rng(0).normal(size=200), np.full(200, 7.3)])
+    model = MADE((8,), inference=MaximumLikelihood(epochs=1), random_state=0, dtype="float64")
+    with pytest.warns(RuntimeWarning, match="constant"):
+        model.fit(X)
+    assert abs(model.sample(50, random_state=0)[:, 1] - 7.3).max() < 20.0
+    near = X[:5] + np.array([0.0, 1e-6])
+    np.testing.assert_allclose(model.log_prob(near), model.log_prob(X[:5]), atol=1e-3)
+
+
+def test_float64_keeps_the_digits_of_numbers_far_from_zero():
+    # Of these, float32 has steps of 1024, and so had their centre.
+    X = np.random.default_rng(0).normal(size=(200, 2))
+    far = X + 12345678903.7
+    settings = {"inference": MaximumLikelihood(epochs=2), "dtype": "float64", "random_state": 0}
+    found = [MADE((8,), **settings).fit(rows).log_prob(rows) for rows in (X, far)]
+    # Rows far away have 1e-6 of a deviation left.
+    np.testing.assert_allclose(*found, atol=1e-4)

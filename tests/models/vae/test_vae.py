@@ -105,6 +105,14 @@ def test_density_is_of_the_data_as_given():
     )
 
 
+def test_float64_keeps_the_digits_of_numbers_far_from_zero():
+    # Of these, float32 has steps of 1024, and so had their centre.
+    X = np.random.default_rng(0).normal(size=(200, 2))
+    found = [fitted(rows, 1, dtype="float64").log_prob(rows) for rows in (X, X + 12345678903.7)]
+    # Rows far away have 1e-6 of a deviation left.
+    np.testing.assert_allclose(*found, atol=1e-4)
+
+
 def test_bounds_are_in_order(model, iris):
     elbo, few, many = (
         model.elbo(iris, n_importance=500).mean(),
