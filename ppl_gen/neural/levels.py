@@ -9,8 +9,9 @@ from torch.distributions import Categorical, Distribution
 
 __all__ = ["DiscretisedLogisticMixture", "level_distribution", "level_parameters"]
 
-#: Least log scale of a logistic, in units of the numbers' spread: below, gradients explode.
-LEAST_LOG_SCALE = -7.0
+#: Least and most log scale of a logistic, in units of the numbers' spread: below, gradients
+#: explode; above, bins have next to no mass, and their logarithms no end.
+LOG_SCALES = -7.0, 7.0
 
 
 class DiscretisedLogisticMixture(Distribution):
@@ -49,7 +50,7 @@ class DiscretisedLogisticMixture(Distribution):
     ) -> None:
         self.lowest, self.highest, self.loc, self.scale = lowest, highest, loc, scale
         self.logits, self.means, log_scales = parameters.chunk(3, -1)
-        self.log_scales = log_scales.clamp(min=LEAST_LOG_SCALE)
+        self.log_scales = log_scales.clamp(*LOG_SCALES)
         super().__init__(parameters.shape[:-1], validate_args=False)
 
     def log_prob(self, value: Tensor) -> Tensor:

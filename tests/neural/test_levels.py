@@ -42,6 +42,19 @@ def test_a_far_level_keeps_a_finite_log_mass_and_gradient():
     assert torch.isfinite(parameters.grad).all()
 
 
+@pytest.mark.parametrize("size", [100.0, 1000.0])
+def test_parameters_of_any_size_keep_masses_and_gradients_finite(size):
+    # A row far out has a network put out numbers that are as large.
+    torch.manual_seed(0)
+    parameters = (size * torch.randn(200, 1, 9)).requires_grad_()
+    found = level_distribution(parameters, 256, 3).log_prob(torch.arange(256.0).expand(200, -1))
+    assert found.isfinite().all()
+    (gradient,) = torch.autograd.grad(found.sum(), parameters)
+    assert gradient.isfinite().all()
+    # Eight roundings of 6e-8 to the bin.
+    torch.testing.assert_close(found.exp().sum(1), torch.ones(200), atol=1e-5, rtol=0)
+
+
 def test_draws_have_the_masses():
     torch.manual_seed(0)
     parameters = torch.tensor([0.5, -0.5, -0.6, 0.9, -2.0, -1.0]).expand(40_000, 6)
