@@ -212,7 +212,8 @@ class _Run:
                     bar.set_postfix_str(self._standing(), refresh=False)
                     self._end_epoch()
                     bar.update()
-                    stopped = stopped or self._ended()
+                    if stopped != "interrupted":  # time that is over with the last epoch cost none
+                        stopped = self._ended()
         self._save()
         if self.batch:
             self._end_part(stopped)

@@ -143,6 +143,11 @@ def _optimizer(parameters: list[nn.Parameter], training: Training) -> torch.opti
         raise TypeError(
             f"Training: optimizer gave a {type(made).__name__}; expected a torch.optim.Optimizer"
         )
+    if isinstance(made, torch.optim.LBFGS):
+        raise TypeError(
+            "Training: optimizer gave LBFGS, which evaluates the loss several times a step; "
+            "expected one that takes gradients, such as torch.optim.AdamW"
+        )
     return made
 
 

@@ -108,6 +108,7 @@ def test_time_ends_it():
     assert trained.stopped == "max_seconds"
     assert 0.3 <= trained.history["seconds"].iloc[-1] < 1.5
     assert trained.history["validation_loss"].notna().all()
+    assert fit(Normal(3), rows(), epochs=1, batch_size=50, max_seconds=1e-9).stopped == "epochs"
 
 
 def test_the_moving_average_is_kept_and_validated(normals):
@@ -427,6 +428,8 @@ def test_players_of_other_modules():
 def test_bad_callables(normals):
     with pytest.raises(TypeError, match=r"optimizer gave a list; expected a torch.optim.Optimizer"):
         fit(Normal(), normals, optimizer=list)
+    with pytest.raises(TypeError, match=r"optimizer gave LBFGS, .*; expected one that takes grad"):
+        fit(Normal(), normals, optimizer=torch.optim.LBFGS)
     with pytest.raises(TypeError, match="schedule gave a str; expected a scheduler of"):
         fit(Normal(), normals, schedule=str)
 
