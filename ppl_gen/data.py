@@ -148,12 +148,14 @@ class Schema:
         ----------
         values : (n, D)
         whole : tuple of bool
-            Columns whose family draws whole numbers: these take back an integer dtype.
+            Columns whose family draws whole numbers: these take back an integer or bool dtype.
         """
         if self.container in ("numpy", "sparse"):
             dtype = np.dtype(self.columns[0].dtype)
             if dtype.kind == "f" or (dtype.kind in "iu" and all(whole) and _is_whole(values)):
                 return values.astype(dtype, copy=False)
+            if dtype.kind == "b" and all(whole) and ((values == 0) | (values == 1)).all():
+                return values.astype(dtype)
             return values
         columns = {
             column.name: _decode(values[:, place], column, whole[place])

@@ -85,7 +85,7 @@ class TableReader(BaseEstimator):  # type: ignore[misc]
         if reset:
             if not sparse and np.isnan(X.sum()):
                 refuse_empty_columns(X, [None] * X.shape[1], self._who)
-            numeric = isinstance(original, np.dtype) and original.kind in "iuf"
+            numeric = isinstance(original, np.dtype) and original.kind in "biuf"
             self.schema_ = describe_matrix(X, "sparse" if sparse else "numpy")
             if numeric:
                 self.schema_ = Schema(

@@ -136,6 +136,15 @@ def test_whole_numbers_take_back_their_dtype_only_if_they_are():
     assert schema.decode(np.array([[1.0, 2.0]]), (False, True)).dtype == np.float64
 
 
+def test_arrays_of_truth_values_take_back_their_dtype_only_if_they_are():
+    schema = describe_matrix(np.ones((2, 2), dtype=bool))
+    whole = (True, True)
+    assert schema.decode(np.array([[0.0, 1.0]]), whole).dtype == bool
+    assert schema.decode(np.array([[0.0, 2.0]]), whole).dtype == np.float64
+    assert schema.decode(np.array([[0.0, np.nan]]), whole).dtype == np.float64
+    assert schema.decode(np.array([[0.0, 1.0]]), (False, True)).dtype == np.float64
+
+
 @pytest.mark.parametrize(
     ("frame", "error", "message"),
     [

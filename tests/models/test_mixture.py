@@ -411,3 +411,9 @@ def test_a_saved_mixture_is_the_same(tmp_path):
     with pytest.raises(FileExistsError, match="overwrite"):
         model.save(tmp_path / "model")
     model.save(tmp_path / "model", overwrite=True)
+
+
+def test_arrays_of_truth_values_are_drawn_as_such():
+    x = np.random.default_rng(0).random((50, 3)) < 0.3
+    assert Mixture(2, family="bernoulli", random_state=0).fit(x).sample(5).dtype == bool
+    assert Mixture(2, family="normal", random_state=0).fit(x).sample(5).dtype == np.float64
