@@ -174,7 +174,7 @@ class PixelCNN(_PixelModel):
 
     ``p(x) = prod_i p(x_i | x_1, ..., x_{i-1})`` over the pixels in raster order, and within one
     over its channels (red, then green given red, then blue): an exact density of images of 2 to
-    256 whole levels.
+    256 whole levels [1]_.
 
     Parameters
     ----------
