@@ -62,16 +62,9 @@ class Kernels(BaseEstimator):
         return logsumexp(exponents, axis=1) - np.log(len(self.rows_)) - scale
 
 
-def training(epochs: int, learning_rate: float, **settings: Any) -> Training:
+def training(epochs: int, learning_rate: float, batch_size: int = 128) -> Training:
     """Settings that the networks share."""
-    return Training(
-        epochs=epochs,
-        batch_size=128,
-        learning_rate=learning_rate,
-        schedule="cosine",
-        ema=0.99,
-        **settings,
-    )
+    return Training(epochs, batch_size, learning_rate, schedule="cosine", ema=0.99)
 
 
 def shared(model: Any) -> BayesClassifier:
@@ -121,7 +114,7 @@ MODELS: dict[str, Callable[[], Any]] = {
             likelihood="discretised_logistic",
             n_levels=17,
             image_shape=SHAPE,
-            inference=MaximumLikelihood(training=training(30, 3e-3)),
+            inference=MaximumLikelihood(training=training(30, 3e-3, 64)),
             random_state=0,
         )
     ),
