@@ -180,7 +180,12 @@ def build_prior(
         return StandardNormal(latent_dim)
     if name == "flow":
         # Densities, which training takes, are one pass; a draw is a pass a latent.
-        return Flow(maf(latent_dim), latent_dim)
+        transform = maf(latent_dim)
+        for step in transform.transforms:
+            # It starts as the standard normal: scales of untrained layers compound far out.
+            nn.init.zeros_(step.network.head.weight)
+            nn.init.zeros_(step.network.head.bias)
+        return Flow(transform, latent_dim)
     if name != "vamp":
         names = ", ".join(map(repr, PRIORS))
         raise ValueError(f"build_prior: there is no prior {name!r}; expected one of {names}")

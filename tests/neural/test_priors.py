@@ -162,3 +162,10 @@ def test_every_prior_on_the_meta_device(name):
     assert density.shape == (5,)
     if name != "normal":
         density.sum().backward()
+
+
+def test_a_flow_starts_as_the_standard_normal():
+    # Else a prior that is hardly trained draws codes hundreds of deviations out.
+    z = 3.0 * torch.randn(50, 3)
+    expected = torch.distributions.Normal(0.0, 1.0).log_prob(z).sum(-1)
+    torch.testing.assert_close(build_prior("flow", 3).dist().log_prob(z), expected)
