@@ -127,10 +127,7 @@ def draw(name: str, model: Any, test: Any, folder: Path) -> None:
     keep(plots.plot_images(drawn, columns=10, image_shape=SHAPE), "draws")
     if isinstance(model, VAE):
         keep(plots.plot_reconstructions(model, test[:12]), "reconstructions")
-        # A prior that is learned has a scale of its own.
-        spread = model.transform(test).std()
-        values = np.round(np.linspace(-2.0, 2.0, 7) * spread, 1)
-        keep(plots.plot_traversals(model, test[:1], range(8), values=values), "traversals")
+        keep(plots.plot_traversals(model, test[:1], range(8)), "traversals")
 
 
 def main() -> None:

@@ -15,6 +15,8 @@ Array = Any
 
 #: Grey of the lines between images, and colour of pixels that are missing.
 LINES, MISSING = "0.8", "tab:red"
+#: Deviations of codes that latents are moved by, and draws of the model that tell these.
+DEVIATIONS, N_DRAWS = np.arange(-3.0, 4.0), 500
 
 
 def plot_images(
@@ -107,7 +109,7 @@ def plot_traversals(
     x: Any,
     latents: Sequence[int] | None = None,
     *,
-    values: Sequence[float] = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0),
+    values: Sequence[float] | None = None,
     context: Any = None,
     ax: Any = None,
 ) -> "Axes":
@@ -116,13 +118,16 @@ def plot_traversals(
     Parameters
     ----------
     model : VAE
-        Fitted; has ``transform`` and ``inverse_transform``.
+        Fitted; has ``transform`` and ``inverse_transform``; and ``sample``, unless there are
+        `values`.
     x : (1, H, W), (1, H, W, C) or (1, D)
         The image that is started from.
     latents : sequence of int, optional
         Which latents, a row each; all, by default.
-    values : sequence of float
-        What they are set to, a column each; deviations of a standard normal prior.
+    values : sequence of float, optional
+        What all are set to, a column each. By default each latent goes from three deviations
+        below its mean to three above, those of the codes of 500 draws of the model: the prior
+        may be on a scale of its own.
     context : optional
         What a conditional model is given.
     ax : matplotlib.axes.Axes, optional
@@ -147,18 +152,32 @@ def plot_traversals(
         raise ValueError(
             f"{who}: latents is {chosen}; expected some of the {count} latents, counted from 0"
         )
-    codes = np.repeat(code, len(chosen) * len(values), axis=0)
-    codes[np.arange(len(codes)), np.repeat(chosen, len(values))] = np.tile(values, len(chosen))
+    columns = DEVIATIONS if values is None else np.array(values, dtype=np.float64)
+    if values is None:
+        mean, deviation = _spread(model, context, who)
+        given = mean[chosen, None] + deviation[chosen, None] * columns
+    else:
+        given = np.tile(columns, (len(chosen), 1))
+    codes = np.repeat(code, given.size, axis=0)
+    codes[np.arange(len(codes)), np.repeat(chosen, len(columns))] = given.ravel()
     images = model.inverse_transform(codes, **_given(context))
     shape = getattr(model, "row_shape_", None)
-    ax = plot_images(images, columns=len(values), image_shape=shape, ax=ax)
+    ax = plot_images(images, columns=len(columns), image_shape=shape, ax=ax)
     height, width = _read_images(images, shape, who).shape[1:3]
     ax.set_axis_on()
-    ax.set(frame_on=False, xlabel="value", ylabel="latent")
+    ax.set(frame_on=False, xlabel="deviations" if values is None else "value", ylabel="latent")
     ax.tick_params(length=0.0)
-    ax.set_xticks(0.5 * width + (width + 1) * np.arange(len(values)), [f"{v:g}" for v in values])
+    ax.set_xticks(0.5 * width + (width + 1) * np.arange(len(columns)), [f"{v:g}" for v in columns])
     ax.set_yticks(0.5 * height + (height + 1) * np.arange(len(chosen)), [str(k) for k in chosen])
     return ax  # type: ignore[no-any-return]
+
+
+def _spread(model: Any, context: Any, who: str) -> tuple[Array, Array]:
+    """Mean and deviation of each latent over codes of the model's own draws: (L,) each."""
+    _need(model, "sample", who)
+    drawn = model.sample(N_DRAWS, random_state=0, **_given(context))
+    codes = np.asarray(model.transform(drawn, **_given(context)), dtype=np.float64)
+    return codes.mean(axis=0), codes.std(axis=0)
 
 
 def _given(context: Any) -> dict[str, Any]:

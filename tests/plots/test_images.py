@@ -31,6 +31,9 @@ class Linear:
         first, second = np.asarray(codes).T[..., None, None]
         return first * np.eye(2) + second * (1.0 - np.eye(2)) + context
 
+    def sample(self, n, random_state=None, context=0.0):
+        return np.random.default_rng(random_state).normal(5.0, 2.0, size=(n, 2, 2)) + context
+
     def reconstruct(self, X, context=0.0):
         return 1.0 - np.asarray(X).reshape(-1, 2, 2) + context
 
@@ -109,6 +112,24 @@ def test_traversals_set_one_latent_after_the_other():
     np.testing.assert_array_equal(
         drawn(chosen), drawn(plots.plot_images(Linear().inverse_transform([[11, 2]], 1.0)))
     )
+
+
+@pytest.mark.parametrize("context", [None, 3.0])
+def test_traversals_are_over_the_spread_of_the_codes(context):
+    x, given = np.array([[[1.0, 2.0], [3.0, 4.0]]]), {} if context is None else {"context": context}
+    ax = plots.plot_traversals(Linear(), x, [1], **given)
+    seen = Linear().transform(Linear().sample(500, 0, **given), **given)[:, 1]
+    shift = context or 0.0
+    # The first entry of rows, and what it is moved by in draws and in codes.
+    # Bounds are of five standard errors.
+    assert abs(seen.mean() - 5.0 - 2.0 * shift) < 5 * 2.0 / 500**0.5
+    assert abs(seen.std() - 2.0) < 5 * 2.0 / 1000**0.5
+    steps = [[10.0 + shift, seen.mean() + k * seen.std()] for k in range(-3, 4)]
+    expected = drawn(plots.plot_images(Linear().inverse_transform(steps, shift), columns=7))
+    # Sums in another order may round to the next of the 256 greys.
+    np.testing.assert_allclose(drawn(ax), expected, atol=1.01 / 255)
+    assert ax.get_xlabel() == "deviations"
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["-3", "-2", "-1", "0", "1", "2", "3"]
 
 
 @pytest.mark.parametrize(
