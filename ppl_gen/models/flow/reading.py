@@ -173,16 +173,17 @@ def _warn_of_spikes(values: Array, who: str, names: Sequence[Any]) -> None:
         ordered, most = np.sort(values, axis=0), int(MANY_TIES * len(values))
         tied = (ordered[most:] == ordered[:-most]).any(axis=0)
     for columns, what, remedy in (
-        (constant, "is constant", f"leave it out; or {smooth}"),
-        (whole & ~constant, "is of whole numbers", f"set discrete='uniform'; or {smooth}"),
-        (tied & ~whole & ~constant, f"is one value in over {MANY_TIES:.0%} of the rows", smooth),
+        (constant, "constant", f"leave out what is constant; or {smooth}"),
+        (whole & ~constant, "of whole numbers", f"set discrete='uniform'; or {smooth}"),
+        (tied & ~whole & ~constant, f"of one value in over {MANY_TIES:.0%} of the rows", smooth),
     ):
         if columns.any():
+            verb = "is" if columns.sum() == 1 else "are"
             warnings.warn(
-                f"{who}.fit: {named(names, columns)} {what}: a continuous density has a spike "
-                f"there, which says little and grows with training; {remedy}",
+                f"{who}.fit: {named(names, columns)} {verb} {what}: a continuous density has a "
+                f"spike there, which says little and grows with training; {remedy}",
                 RuntimeWarning,
-                stacklevel=2,
+                stacklevel=6,
             )
 
 

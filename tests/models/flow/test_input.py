@@ -101,13 +101,15 @@ def test_a_mistake_among_counts_is_no_other_kind_of_column():
     [
         (np.column_stack([X[:, 0], COUNTS[:, 0]]), r"column 1 is of whole numbers.*'uniform'"),
         (np.column_stack([X[:, 0], np.full(60, 0.1)]), r"column 1 is constant.*noise=0.01"),
-        (np.column_stack([np.maximum(X[:, 0], 0.3), X[:, 1]]), r"column 0 is one value in over"),
+        (np.column_stack([np.maximum(X[:, 0], 0.3), X[:, 1]]), r"column 0 is of one value in over"),
+        (COUNTS[:, [0, 0]], r"columns 0, 1 are of whole numbers"),
         (X + 1e6, r"columns \[0, 1\] lie far from zero .* dtype='float64'"),
     ],
 )
 def test_spikes_are_warned_of(rows, message):
-    with pytest.warns(RuntimeWarning, match=message):
+    with pytest.warns(RuntimeWarning, match=message) as told:
         flow().fit(rows)
+    assert {warning.filename for warning in told} == {__file__}
 
 
 def test_remedies_are_taken_without_a_warning():
