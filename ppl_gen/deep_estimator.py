@@ -23,7 +23,8 @@ from ppl_gen.contexts import ContextCode
 from ppl_gen.data import Schema, is_frame, refuse_gaps, to_numpy
 from ppl_gen.engines.devices import resolve_device
 from ppl_gen.estimator import GenerativeModel
-from ppl_gen.inference.base import ONE_AT_A_TIME, InferenceMethod
+from ppl_gen.inference.base import ONE_AT_A_TIME, InferenceMethod, resolve
+from ppl_gen.inference.training.settings import Training
 from ppl_gen.neural.density import DensityModule
 from ppl_gen.structures import network
 
@@ -76,6 +77,12 @@ class DeepModel(DensityMixin, GenerativeModel):  # type: ignore[misc]
 
     def _check_values(self, values: Array, facts: dict[str, Any]) -> None:
         """Refuse rows to score that the density is not of."""
+
+    def _everyday(self, n_rows: int, width: int) -> InferenceMethod:
+        """Return the method for rows that are fitted with ``inference=None``."""
+        method = resolve(self.methods[0])
+        method.set_params(training=Training.for_rows(n_rows))
+        return method
 
     def _whole(self, facts: dict[str, Any]) -> bool:
         """Tell whether draws are whole numbers."""
@@ -157,6 +164,8 @@ class DeepModel(DensityMixin, GenerativeModel):  # type: ignore[misc]
 
     def _fit(self, data: dict[str, Array], facts: dict[str, Any], code: ContextCode | None) -> None:
         method = self._resolved_method()
+        if self.inference is None:
+            method = self._everyday(*data["x"].shape)
         device = resolve_device(self.device)
         dtype = self._torch_dtype()
         seeds = self._rng().integers(2**31, size=2)
@@ -230,19 +239,21 @@ class DeepModel(DensityMixin, GenerativeModel):  # type: ignore[misc]
         X = to_numpy(X)
         if hasattr(X, "__array__") and not is_frame(X):
             X = np.asanyarray(X)
-        shape = None if is_frame(X) else np.shape(X)
-        images = shape is not None and len(shape) in (3, 4)
+        shape: tuple[int, ...] = () if is_frame(X) else np.shape(X)
+        images = len(shape) in (3, 4)
+        if not reset:
+            flat = (self.n_features_in_,)
+            if shape in (flat, self.row_shape_) and shape[1:] != flat:
+                found = f"X is one row, of shape {shape}. Reshape your data: give X[None]"
+                raise ValueError(f"{self._who}: {found}")
+            if images and shape[1:] != self.row_shape_:
+                found = f"X has rows of shape {shape[1:]}; expected {self.row_shape_}, as in fit"
+                raise ValueError(f"{self._who}: {found}")
         if images:
-            assert shape is not None
-            if not reset and shape[1:] != self.row_shape_:
-                raise ValueError(
-                    f"{self._who}: X has rows of shape {shape[1:]}; expected {self.row_shape_}, "
-                    "as in fit"
-                )
             X = np.asarray(X).reshape(shape[0], int(np.prod(shape[1:])))
         values = self._read(X, reset=reset)
         if reset:
-            self.row_shape_ = self._row_shape(shape[1:] if images and shape else None, values)
+            self.row_shape_ = self._row_shape(shape[1:] if images else None, values)
             self._check_columns()
         if not self.takes_nan:
             refuse_gaps(values, self.schema_.names, self._who)
@@ -403,21 +414,10 @@ class DeepModel(DensityMixin, GenerativeModel):  # type: ignore[misc]
         return self._posterior
 
     def save(self, path: Any, overwrite: bool = False) -> Any:
-        """Save the fitted model to a directory; `ppl_gen.load` brings it back.
+        """Save the fitted model to a directory, as every model does; `ppl_gen.load` brings it back.
 
         Networks of the user's own are not saved, but for their weights: `load` takes them by
         ``modules={"encoder": ...}``.
-
-        Parameters
-        ----------
-        path : str or path
-        overwrite : bool
-            Replace a model that is there.
-
-        Raises
-        ------
-        FileExistsError
-            If something is there and `overwrite` is false.
         """
         check_is_fitted(self)
         from ppl_gen import artifact

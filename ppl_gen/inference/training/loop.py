@@ -34,7 +34,7 @@ from ppl_gen.inference.training.weights import Weights, tensors_of
 __all__ = ["Trained", "train"]
 
 #: Settings with which a run may go on otherwise than it began.
-_FREE = ("epochs", "patience", "max_seconds", "checkpoint", "checkpoint_minutes")
+_FREE = ("epochs", "patience", "max_seconds", "checkpoint", "checkpoint_minutes", "progress")
 
 #: Streams of torch's random numbers, apart from each other and from the one of the first weights.
 _VALIDATION, _STEPS = 0, 1
@@ -136,7 +136,7 @@ def train(
             run.open_checkpoint(
                 _identity(objective, arrays, training, seed, processes, description)
             )
-        trained = run.go(interrupts, progress and processes.rank == 0)
+        trained = run.go(interrupts, progress and training.progress and processes.rank == 0)
     if trained.stopped == "interrupted":
         kept = "" if training.checkpoint is None else "; the same training, started again, goes on"
         warnings.warn(

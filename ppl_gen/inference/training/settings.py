@@ -13,6 +13,9 @@ __all__ = ["OPTIMIZERS", "PRECISIONS", "SCHEDULES", "Training"]
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")
 SCHEDULES = ("cosine", "plateau")
 PRECISIONS = ("float32", "bfloat16")
+#: Of `Training.for_rows`: steps, about; rows from which batches are larger; rows of which a tenth
+#: tells which epoch was best.
+STEPS, MANY_ROWS, ENOUGH_ROWS = 4000, 2000, 500
 
 
 class Training(BaseEstimator):  # type: ignore[misc]
@@ -59,6 +62,8 @@ class Training(BaseEstimator):  # type: ignore[misc]
         longer schedule. The file format is safetensors and JSON; nothing in it is executed.
     checkpoint_minutes : float, default 10.0
         Minutes from one checkpoint to the next; there is one at the end, and at Ctrl-C, too.
+    progress : bool, default True
+        Show a bar, where the model does.
 
     References
     ----------
@@ -89,6 +94,7 @@ class Training(BaseEstimator):  # type: ignore[misc]
         max_seconds: float | None = None,
         checkpoint: Any = None,
         checkpoint_minutes: float = 10.0,
+        progress: bool = True,
     ) -> None:
         self.epochs = epochs
         self.batch_size = batch_size
@@ -104,6 +110,33 @@ class Training(BaseEstimator):  # type: ignore[misc]
         self.max_seconds = max_seconds
         self.checkpoint = checkpoint
         self.checkpoint_minutes = checkpoint_minutes
+        self.progress = progress
+
+    @classmethod
+    def for_rows(cls, n_rows: int) -> Self:
+        """Settings that do for few rows as for many: about 4,000 steps, of which the best are kept.
+
+        Parameters
+        ----------
+        n_rows : int
+            Of the data.
+
+        Examples
+        --------
+        >>> from ppl_gen import Training
+        >>> [Training.for_rows(n).epochs for n in (100, 1000, 100_000)]
+        [300, 256, 30]
+        """
+        batch_size = 64 if n_rows < MANY_ROWS else 256
+        return cls(
+            epochs=min(300, max(30, STEPS * batch_size // n_rows)),
+            batch_size=batch_size,
+            learning_rate=2e-3,
+            schedule="cosine",
+            clip_norm=5.0,
+            # Few rows are soon overfitted: which epoch was best is then worth a fifth of them.
+            validation=0.2 if n_rows < ENOUGH_ROWS else 0.1,
+        )
 
     @classmethod
     def of(cls, training: Any, who: str) -> "Training":

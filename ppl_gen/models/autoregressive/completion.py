@@ -33,20 +33,10 @@ class FactorisedModel(DeepModel):
     #: Settings of the training, where none are given.
     everyday: ClassVar[dict[str, Any]]
 
-    def _train(
-        self,
-        module: Any,
-        data: dict[str, Array],
-        method: InferenceMethod,
-        *,
-        seed: int,
-        device: str,
-    ) -> Any:
-        if self.inference is None:
-            enough = len(data["x"]) >= ENOUGH_TO_VALIDATE
-            stopping: dict[str, Any] = {"validation": 0.1, "patience": 15} if enough else {}
-            method = MaximumLikelihood(training=Training(**self.everyday, **stopping))
-        return super()._train(module, data, method, seed=seed, device=device)
+    def _everyday(self, n_rows: int, width: int) -> InferenceMethod:
+        enough = n_rows >= ENOUGH_TO_VALIDATE
+        stopping: dict[str, Any] = {"validation": 0.1, "patience": 15} if enough else {}
+        return MaximumLikelihood(training=Training(**self.everyday, **stopping))
 
     def _refuse_gaps(self, values: Array) -> None:
         """Refuse to train on rows with gaps."""
@@ -130,3 +120,8 @@ class FactorisedModel(DeepModel):
         at_once = max(1, self.rows_at_a_time // n_particles)
         parts = zip(*(torch.split(value, at_once) for value in rows.values()), strict=True)
         return torch.cat([pick(network.complete(*part, n_particles=n_particles)) for part in parts])
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = False  # only rows to score may have gaps: a fit refuses them
+        return tags

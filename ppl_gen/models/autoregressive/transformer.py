@@ -256,18 +256,19 @@ class CausalTransformer(TokenReader, DeepModel):
             context_width,
         )
 
-    def _train(
-        self,
-        module: Any,
-        data: dict[str, Array],
-        method: InferenceMethod,
-        *,
-        seed: int,
-        device: str,
-    ) -> Any:
-        if self.inference is None:
-            method = MaximumLikelihood(training=_everyday(*data["x"].shape))
-        return super()._train(module, data, method, seed=seed, device=device)
+    def _everyday(self, n_rows: int, width: int) -> InferenceMethod:
+        """Settings of training that do for little text as for much: windows of so many tokens."""
+        enough = n_rows >= ENOUGH_TO_VALIDATE
+        training = Training(
+            batch_size=max(1, TOKENS_AT_A_TIME // width),
+            learning_rate=2e-3,
+            optimizer="adamw",
+            weight_decay=0.1,
+            clip_norm=1.0,
+            validation=0.1 if enough else None,
+            patience=10 if enough else None,
+        )
+        return MaximumLikelihood(training=training)
 
     # -- scoring -------------------------------------------------------------------------------
 
@@ -438,20 +439,6 @@ def _rows(codes: Array, lengths: Array, facts: dict[str, Any], stride: int) -> t
     parts = torch.from_numpy(codes), torch.from_numpy(lengths)
     rows, owner = rows_of(*parts, n_symbols, context_length, stride)
     return rows.numpy(), owner.numpy()
-
-
-def _everyday(n_windows: int, width: int) -> Training:
-    """Settings of training that do for little text as for much."""
-    enough = n_windows >= ENOUGH_TO_VALIDATE
-    return Training(
-        batch_size=max(1, TOKENS_AT_A_TIME // width),
-        learning_rate=2e-3,
-        optimizer="adamw",
-        weight_decay=0.1,
-        clip_norm=1.0,
-        validation=0.1 if enough else None,
-        patience=10 if enough else None,
-    )
 
 
 def _check_drawing(

@@ -11,8 +11,6 @@ from sklearn.utils.validation import check_array, check_is_fitted
 
 from ppl_gen.deep_estimator import DeepModel
 from ppl_gen.inference.base import InferenceMethod
-from ppl_gen.inference.maximum_likelihood import MaximumLikelihood
-from ppl_gen.inference.training.settings import Training
 from ppl_gen.models.flow.building import build, check_settings, flow_of, initialise
 from ppl_gen.models.flow.reading import check_values, read_facts
 from ppl_gen.neural.density import DensityModule
@@ -22,10 +20,6 @@ from ppl_gen.structures.network import as_tensor
 Array = Any
 
 __all__ = ["NormalizingFlow"]
-
-#: Steps of the default training, about; rows from which batches are larger; rows of which a tenth
-#: tells which epoch was best.
-STEPS, MANY_ROWS, ENOUGH_ROWS = 4000, 2000, 500
 
 
 class NormalizingFlow(
@@ -73,8 +67,8 @@ class NormalizingFlow(
         of all pixels together): smooths the density, and guards few rows, ties and constant
         columns against collapse.
     inference : str, MaximumLikelihood or None
-        By default some 4,000 steps of Adam, in 30 to 300 epochs, with a cosine schedule; a tenth
-        of the rows (a fifth of few) is kept for choosing the best epoch.
+        By default with `Training.for_rows`: some 4,000 steps of Adam, in 30 to 300 epochs, with a
+        cosine schedule; a tenth of the rows (a fifth of few) is kept to choose the best epoch by.
     random_state : int, RandomState or None
     device : str
         "auto", "cpu", "cuda" or "cuda:1".
@@ -152,19 +146,6 @@ class NormalizingFlow(
     def density(self) -> str:  # type: ignore[override]
         """What kind of number `log_prob` gives."""
         return "exact" if self.discrete is None else "lower_bound"
-
-    def _train(
-        self,
-        module: DensityModule,
-        data: dict[str, Array],
-        method: InferenceMethod,
-        *,
-        seed: int,
-        device: str,
-    ) -> Any:
-        if self.inference is None:
-            method = _everyday(len(data["x"]))
-        return super()._train(module, data, method, seed=seed, device=device)
 
     def _facts(self, values: Array, row_shape: tuple[int, ...]) -> dict[str, Any]:
         check_settings(self, self._who, row_shape)
@@ -344,13 +325,3 @@ class NormalizingFlow(
         if len(self.row_shape_) > 1 and isinstance(table, np.ndarray):
             return table.reshape(-1, *self.row_shape_)
         return table
-
-
-def _everyday(n: int) -> MaximumLikelihood:
-    """Settings of training that do for few rows as for many."""
-    batch_size = 64 if n < MANY_ROWS else 256
-    # Few rows are soon overfitted: which epoch was best is then worth a fifth of them.
-    validation = 0.2 if n < ENOUGH_ROWS else 0.1
-    training = Training(schedule="cosine", clip_norm=5.0, validation=validation)
-    epochs = min(300, max(30, STEPS * batch_size // n))
-    return MaximumLikelihood(epochs, 2e-3, batch_size, training)

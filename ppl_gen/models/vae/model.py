@@ -9,6 +9,7 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_array, check_is_fitted
 from torch import Tensor, nn
 
+from ppl_gen.data import is_frame
 from ppl_gen.inference.base import InferenceMethod
 from ppl_gen.language import Program
 from ppl_gen.models.vae.building import (
@@ -76,8 +77,9 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImportanceSampled):
     image_shape : (H, W) or (H, W, C), optional
         Of rows that come flat.
     inference : str, SVI or None
-        ``SVI(training=Training(...))``; ``SVI(objective="iwae", particles=10)`` trains on the
-        importance-weighted bound, "dreg" on it with doubly reparameterised gradients.
+        By default with `Training.for_rows`; else ``SVI(training=Training(...))``. By
+        ``SVI(objective="iwae", particles=10)`` the loss is the importance-weighted bound, by
+        "dreg" the same with doubly reparameterised gradients.
     random_state : int, RandomState or None
     device : str
         "auto", "cpu", "cuda" or "cuda:1".
@@ -315,12 +317,20 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImportanceSampled):
         """
         return self.inverse_transform(self.transform(X, context), context)
 
+    @staticmethod
+    def _as_table(row: Any) -> Any:
+        """Give a row as a table of one: with its names, if it is one of a frame's."""
+        if is_frame(row):
+            return row
+        series = hasattr(row, "to_frame") and hasattr(row, "index")
+        return row.to_frame().T.infer_objects() if series else np.asarray(row)[None]
+
     def interpolate(self, a: Any, b: Any, n: int = 8, context: Any = None) -> Any:
         """Decode codes on the straight line from that of one row to that of another.
 
         Parameters
         ----------
-        a, b : (D,) rows, or images
+        a, b : (D,) rows, rows of a frame, or images
         n : int
             Rows, ends included.
         context : one of the fit's kind, for conditional densities
@@ -331,7 +341,12 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImportanceSampled):
         """
         check_is_fitted(self)
         self._check_count("n", n)
-        ends = self.transform(np.stack([np.asarray(a), np.asarray(b)]), context)
+        ends = np.concatenate([self.transform(self._as_table(row), context) for row in (a, b)])
+        if len(ends) != 2:
+            raise ValueError(
+                f"{self._who}.interpolate: a and b have {len(ends)} rows together; expected one "
+                "each"
+            )
         return self.inverse_transform(np.linspace(ends[0], ends[1], n), context)
 
     def sample(

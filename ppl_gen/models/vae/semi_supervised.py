@@ -72,7 +72,8 @@ class SemiSupervisedVAE(ClassifierMixin, DeepModel):  # type: ignore[misc]
     image_shape : tuple of int, optional
         (H, W) or (H, W, C), for images that come as flat rows.
     inference : SVI, str or None
-        Objective and particles are those of the model: the ELBO, by one draw for each class.
+        Objective and particles are those of the model: the ELBO, by one draw for each class. By
+        default with `Training.for_rows`.
     random_state : int, RandomState or None
     device : str
         "auto", "cpu", "cuda" or "cuda:1".

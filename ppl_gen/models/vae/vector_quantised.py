@@ -80,6 +80,7 @@ class VQVAE(TransformerMixin, DeepModel):  # type: ignore[misc]
     image_shape : tuple of int, optional
         (H, W) or (H, W, C), for images that come as flat rows.
     inference : MaximumLikelihood, str or None
+        Of both stages; by default with `Training.for_rows`.
     random_state : int, RandomState or None
     device : str
         "auto", "cpu", "cuda" or "cuda:1".

@@ -54,3 +54,14 @@ def test_batches_are_counted():
     assert training.n_batches(1000) == 9
     assert Training(batch_size=100).n_batches(1001) == 11
     assert SVI(training=training).get_params()["training__batch_size"] == 100
+
+
+def test_settings_for_few_rows_and_many():
+    few, many = Training.for_rows(150), Training.for_rows(10_000)
+    assert few.validation > many.validation
+    assert few.batch_size < many.batch_size
+    for n, settings in ((150, few), (2500, Training.for_rows(2500)), (10_000, many)):
+        # About as many steps, unless rows are very few.
+        steps = settings.epochs * n / settings.batch_size
+        assert 600 < steps <= 4000
+        settings.check()
