@@ -355,3 +355,18 @@ def test_digits_are_told_apart_as_well_as_by_the_peer(pair):
     # The acceptance bound: no worse on the same folds, less .002.
     assert np.mean(ours) >= np.mean(theirs) - 0.002
     assert errors[0] < 0.2
+
+
+class Impossible(GaussianMixture):
+    """A density that is zero everywhere."""
+
+    def log_prob(self, X):
+        return np.full(len(X), -np.inf)
+
+
+def test_rows_of_no_density_have_the_priors():
+    X, y = load_iris(return_X_y=True)
+    classifier = BayesClassifier(Impossible(1), priors=[0.2, 0.5, 0.3]).fit(X, y)
+    np.testing.assert_allclose(classifier.predict_proba(X[:2]), [[0.2, 0.5, 0.3]] * 2)
+    assert classifier.predict(X[:2]).tolist() == [1, 1]
+    assert classifier.log_prob(X[:2]).tolist() == [-np.inf] * 2

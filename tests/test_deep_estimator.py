@@ -3,6 +3,8 @@
 import copy
 import pickle
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -119,6 +121,22 @@ def test_images_come_back_in_their_shape(images, shape):
         model.log_prob(images[:, 1:])
     with pytest.raises(ValueError, match="features"):
         model.log_prob(flat[:, 1:])
+
+
+@pytest.mark.parametrize("shape", [(64,), (8, 8), (4, 8, 2)])
+def test_one_row_alone_is_told_of(images, shape):
+    given = images.reshape(-1, *shape)
+    model = NormalModel(inference=QUICK, random_state=0).fit(given)
+    for row in (given[0], given[0].ravel(), given[0].tolist()):
+        with pytest.raises(ValueError, match=r"X is one row, of shape \(.*give X\[None\]"):
+            model.log_prob(row)
+    assert model.log_prob(given[0][None]).shape == (1,)
+
+
+def test_images_of_one_line_are_rows(images):
+    model = NormalModel(inference=QUICK, random_state=0).fit(images.reshape(-1, 1, 64))
+    flat = images[:1].reshape(1, 64)  # a table of one row, and the shape of an image
+    np.testing.assert_array_equal(model.log_prob(flat), model.log_prob(flat[None]))
 
 
 def test_an_image_shape_that_does_not_fit(images):
@@ -291,3 +309,16 @@ def test_torchs_generator_is_left_as_it_was(iris):
     model.sample(3)
     model.log_prob(iris[0])
     assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("factor", [1e8, 1e20, 1e30])
+def test_rows_far_out_have_a_density_of_nearly_zero(iris, factor):
+    """And not one that is no number."""
+    x, _ = iris
+    quick = MaximumLikelihood(epochs=2)
+    made = ppl_gen.MADE((8,), inference=quick, random_state=0)
+    flow = ppl_gen.NormalizingFlow("maf", n_transforms=2, inference=quick, random_state=0)
+    for model in (made, flow, ppl_gen.VAE(2, inference=ppl_gen.SVI(steps=5), random_state=0)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # of a collapse, after so few steps
+            assert (model.fit(x).log_prob(factor * x[:3]) < -1e6).all()

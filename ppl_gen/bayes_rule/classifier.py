@@ -173,8 +173,14 @@ class BayesClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self._densities.log_prob(X) + prior
 
     def predict_log_proba(self, X: Any) -> Array:
-        """Log probability of each class for each row: (n, C)."""
-        return log_normalised(self._joint(X))
+        """Log probability of each class for each row: (n, C).
+
+        A row whose density is zero under every class tells none apart, and has the priors.
+        """
+        joint = self._joint(X)
+        told = (joint > -np.inf).any(axis=1, keepdims=True)
+        with np.errstate(divide="ignore"):
+            return log_normalised(np.where(told, joint, np.log(self.class_prior_)))
 
     def predict_proba(self, X: Any) -> Array:
         """Probability of each class for each row: (n, C)."""
@@ -182,15 +188,14 @@ class BayesClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict(self, X: Any) -> Array:
         """Likeliest class of each row: (n,)."""
-        joint = self._joint(X)
-        return self.classes_[joint.argmax(axis=1)]
+        best = self.predict_log_proba(X).argmax(axis=1)
+        return self.classes_[best]
 
     def log_prob(self, X: Any, y: Any = None) -> Array:
         """Log density of each row, in nats: of X alone, or of (X, y) together: (n,)."""
         joint = self._joint(X)
         if y is None:
-            top = joint.max(axis=1)
-            return top + np.log(np.exp(joint - top[:, None]).sum(axis=1))
+            return np.logaddexp.reduce(joint, axis=1)
         y = column_or_1d(y)
         check_consistent_length(joint, y)
         unseen = np.setdiff1d(y, self.classes_)

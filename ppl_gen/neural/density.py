@@ -5,10 +5,15 @@ from typing import Any
 import pyro
 import torch
 from pyro.distributions import TorchDistribution
+from pyro.poutine import runtime
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-__all__ = ["DensityModule", "ModuleDistribution", "n_rows"]
+__all__ = ["FARTHEST", "DensityModule", "ModuleDistribution", "n_rows"]
+
+#: Deviations from the mean beyond which networks see no difference: their sums of larger numbers
+#: would be no numbers in float32, and with them the density, which is all but zero there.
+FARTHEST = 1e4
 
 
 class DensityModule(nn.Module):
@@ -51,11 +56,16 @@ class DensityModule(nn.Module):
         self, x: Tensor | None = None, context: Tensor | None = None, n: int | None = None
     ) -> Tensor:
         """Run as a Pyro program: rows at the site "x", observed or n of them drawn."""
-        pyro.module("network", self)
+        self.register()
         x, context = self.cast(x), self.cast(context)
         with pyro.plate("row", n_rows(x, context, n)):
             rows: Tensor = pyro.sample("x", self.dist(context), obs=x)
         return rows
+
+    def register(self) -> None:
+        """Tell Pyro's own SVI the weights, while it collects them: nobody else pays for it."""
+        if any(getattr(handler, "param_only", False) for handler in runtime._PYRO_STACK):
+            pyro.module(f"{type(self).__name__}_{id(self)}", self)
 
     def cast(self, given: Any) -> Any:
         """Bring floats to the type of the weights: programs are given float64 by default."""

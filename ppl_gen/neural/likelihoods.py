@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
+from ppl_gen.neural.density import FARTHEST
+
 __all__ = [
     "BernoulliLikelihood",
     "CategoricalLikelihood",
@@ -104,7 +106,7 @@ class NormalLikelihood(Likelihood):
 
     def features(self, x: Tensor) -> Tensor:
         """Standardised entries."""
-        return ((x - self.location) / self.scale).unsqueeze(-1)
+        return ((x - self.location) / self.scale).clamp(-FARTHEST, FARTHEST).unsqueeze(-1)
 
 
 class BernoulliLikelihood(Likelihood):

@@ -22,7 +22,7 @@ from torch.distributions import (
 )
 
 from ppl_gen.neural.ancestral import Particles, Steps, draw_missing, evidence
-from ppl_gen.neural.density import DensityModule
+from ppl_gen.neural.density import FARTHEST, DensityModule
 from ppl_gen.neural.levels import DiscretisedLogisticMixture
 from ppl_gen.neural.masked import MaskedNetwork
 
@@ -152,7 +152,8 @@ class MaskedAutoencoder(DensityModule):
 
     def encode(self, x: Tensor) -> Tensor:
         """What the network reads of rows: (n, D) -> (n, D * inputs)."""
-        inputs = F.pad(((x - self.loc) / self.scale)[..., None], (0, self.n_inputs - 1))
+        units = ((x - self.loc) / self.scale).clamp(-FARTHEST, FARTHEST)
+        inputs = F.pad(units[..., None], (0, self.n_inputs - 1))
         if len(self.category):
             codes = (x[:, self.category] - self.lowest[self.category]).long()
             place = torch.arange(len(self.category), device=x.device)

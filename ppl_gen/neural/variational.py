@@ -5,7 +5,6 @@ import math
 import pyro
 import torch
 from pyro.distributions import TorchDistribution
-from pyro.poutine import runtime
 from torch import Tensor, nn
 
 from ppl_gen.neural.amortised import AmortisedPosterior
@@ -136,7 +135,7 @@ class VariationalAutoencoder(DensityModule):
         self, x: Tensor | None = None, context: Tensor | None = None, n: int | None = None
     ) -> Tensor:
         """Run as a Pyro program: codes at the site "z", rows at the site "x"."""
-        self._register()
+        self.register()
         x, context = self.cast(x), self.cast(context)
         observed = None if x is None else self._observed(x)
         if x is not None and observed is not None:
@@ -152,7 +151,7 @@ class VariationalAutoencoder(DensityModule):
         """Run as a Pyro guide of :meth:`model`, of rows that are given."""
         if x is None:
             raise ValueError("guide: there are no rows x; the guide is of the codes of given rows")
-        self._register()
+        self.register()
         guide = self.encode(self.cast(x), self.cast(context))
         with pyro.plate("row", len(x), dim=-1):
             z: Tensor = pyro.sample("z", guide)
@@ -233,11 +232,6 @@ class VariationalAutoencoder(DensityModule):
         chosen = log_weights.softmax(0).T.multinomial(1).squeeze(-1)
         z = codes[chosen, torch.arange(len(x), device=x.device)]
         return torch.where(x.isnan(), self.decode(z, context).sample(), x)
-
-    def _register(self) -> None:
-        """Tell Pyro's own SVI the weights, while it collects them: nobody else pays for it."""
-        if any(getattr(handler, "param_only", False) for handler in runtime._PYRO_STACK):
-            pyro.module(f"{type(self).__name__}_{id(self)}", self)
 
 
 def _joined(parts: list[Tensor]) -> Tensor:

@@ -99,7 +99,7 @@ class VectorQuantisedAutoencoder(DensityModule):
         self, x: Tensor | None = None, context: Tensor | None = None, n: int | None = None
     ) -> Tensor:
         """Run as a Pyro program: codes at the site "c", rows at the site "x"."""
-        pyro.module("network", self)
+        self.register()
         with pyro.plate("row", n_rows(x, context, n)):
             codes = pyro.sample("c", self.code_density.dist(context))
             told = self.likelihood.rows(self.outputs(self.quantiser.embed(codes.long())))

@@ -84,13 +84,16 @@ class ImportanceSampled(Latents):
         """
         log_weights = self._log_weights(X, context, n_importance)
         most = log_weights.max(axis=1, keepdims=True)
+        most = np.where(np.isfinite(most), most, 0.0)  # of rows so far out that all weights are 0
         weights = np.exp(log_weights - most)
         mean = weights.mean(axis=1)
-        # The delta method: the error of a logarithm is the relative error.
-        relative = weights / mean[:, None]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            log_mean = np.log(mean)
+            # The delta method: the error of a logarithm is the relative error.
+            relative = weights / mean[:, None]
         error = np.sqrt(((relative - 1.0) ** 2).sum(axis=1) / max(1, n_importance - 1))
         return LogProbEstimate(
-            np.log(mean) + most[:, 0],
+            log_mean + most[:, 0],
             error / np.sqrt(n_importance) if n_importance > 1 else np.full(len(mean), np.nan),
             n_importance / (relative**2).mean(axis=1),
         )
