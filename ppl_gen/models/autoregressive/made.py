@@ -145,6 +145,15 @@ class MADE(FactorisedModel):
     def _check_settings(self) -> None:
         counts = {"n_components": self.n_components, "n_orders": self.n_orders}
         sizes = self.hidden_layer_sizes
+        if isinstance(sizes, str) or not np.iterable(sizes):
+            raise ValueError(
+                f"{self._who}: hidden_layer_sizes is {sizes!r}; expected a sequence, such as (64,)"
+            )
+        if not isinstance(self.kinds, str | Mapping):
+            raise ValueError(
+                f"{self._who}: kinds is {self.kinds!r}; expected 'auto', a kind of all columns "
+                f"({', '.join(map(repr, KINDS))}), or a dict of kinds by column"
+            )
         counts |= {f"hidden_layer_sizes[{place}]": size for place, size in enumerate(sizes)}
         if self.n_levels is not None:
             counts["n_levels"] = self.n_levels
@@ -224,7 +233,8 @@ class MADE(FactorisedModel):
         return by_place
 
     def _orders(self, width: int) -> list[list[int]]:
-        if isinstance(self.order, str) and self.order != "random":
+        named = isinstance(self.order, str) and self.order != "random"
+        if named or not (self.order is None or np.iterable(self.order)):
             raise ValueError(
                 f"{self._who}: order is {self.order!r}; expected None, 'random' or the columns"
             )
@@ -235,7 +245,7 @@ class MADE(FactorisedModel):
                 "random: leave one of the two out"
             )
         if given:
-            names, asked = self.schema_.names, list(self.order or ())
+            names, asked = self.schema_.names, list(() if self.order is None else self.order)
             if len(asked) != width or any(asked.count(name) != 1 for name in names):
                 raise ValueError(
                     f"{self._who}: order is {asked!r}; expected each column of X once: "

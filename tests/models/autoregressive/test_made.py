@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from sklearn.base import clone
 from sklearn.datasets import load_iris
+from sklearn.utils import get_tags
 
 import ppl_gen
 from ppl_gen import MADE, BayesClassifier, MaximumLikelihood
@@ -191,6 +192,13 @@ def test_iris_by_bayes_rule():
     [
         ({"hidden_layer_sizes": ()}, "hidden_layer_sizes is empty"),
         ({"hidden_layer_sizes": (8, 0)}, r"hidden_layer_sizes\[1\] is 0"),
+        ({"hidden_layer_sizes": 64}, r"hidden_layer_sizes is 64; expected a sequence, such as"),
+        ({"hidden_layer_sizes": None}, "hidden_layer_sizes is None; expected a sequence"),
+        ({"hidden_layer_sizes": "64"}, "hidden_layer_sizes is '64'; expected a sequence"),
+        ({"kinds": []}, r"kinds is \[\]; expected 'auto', a kind of all columns \('category'"),
+        ({"kinds": None}, "kinds is None; expected 'auto'"),
+        ({"kinds": {"sky": []}}, r"the kind of column 'sky' is \[\]; expected one of"),
+        ({"order": 3}, "order is 3; expected None, 'random' or the columns"),
         ({"n_components": 0}, "n_components is 0"),
         ({"n_orders": 1.5}, "n_orders is 1.5"),
         ({"order": "sorted"}, "order is 'sorted'"),
@@ -204,6 +212,10 @@ def test_iris_by_bayes_rule():
 def test_settings_out_of_range(settings, message, weather):
     with pytest.raises(ValueError, match=message):
         small(**settings).fit(weather)
+
+
+def test_the_tag_tells_that_fits_refuse_gaps():
+    assert not get_tags(MADE()).input_tags.allow_nan
 
 
 def test_tables_that_are_refused(fitted, weather):
