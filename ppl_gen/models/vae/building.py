@@ -55,7 +55,7 @@ def check_settings(model: Any, who: str, row_shape: Sequence[int]) -> None:
         ("architecture", ARCHITECTURES),
     ):
         value = getattr(model, name)
-        if value not in choices:
+        if not isinstance(value, str) or value not in choices:
             raise ValueError(
                 f"{who}: {name} is {value!r}; expected one of {', '.join(map(repr, choices))}"
             )
@@ -85,10 +85,11 @@ def check_settings(model: Any, who: str, row_shape: Sequence[int]) -> None:
             )
     for name in ("beta", "free_bits"):
         value = getattr(model, name)
-        if not 0.0 <= value < float("inf"):
+        if not _is_number(value) or not 0.0 <= value < float("inf"):
             raise ValueError(f"{who}: {name} is {value!r}; expected zero or a positive number")
     noise = model.noise
-    if noise not in ("learned", "column") and (isinstance(noise, str) or not noise > 0):
+    named = isinstance(noise, str) and noise in ("learned", "column")
+    if not named and not (_is_number(noise) and 0.0 < noise < float("inf")):
         raise ValueError(
             f"{who}: noise is {noise!r}; expected 'learned', 'column', or a positive variance"
         )
@@ -96,6 +97,10 @@ def check_settings(model: Any, who: str, row_shape: Sequence[int]) -> None:
 
 def _is_whole(value: Any, least: int) -> bool:
     return isinstance(value, numbers.Integral) and int(value) >= least
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def build_likelihood(name: str, facts: dict[str, Any], noise: str | float) -> Likelihood:

@@ -199,10 +199,11 @@ class Latents(DeepModel):
         mean, _ = self._latent_moments(data)
         active, count = int((mean.var(axis=0) > ACTIVE).sum()), mean.shape[1]
         if 2 * active < count:
+            others = f"the guide of {'the others' if active else 'all'} is the prior"
             warnings.warn(
-                f"{self._who}.fit: {active} of {count} latents are active; the guide of "
-                "the others is the prior, whatever the row (posterior collapse); use a smaller "
-                "latent_dim, free_bits, or a beta that is warmed up",
+                f"{self._who}.fit: {active or 'none'} of {count} latents are active; {others}, "
+                "whatever the row (posterior collapse); use a smaller latent_dim, free_bits, or a "
+                "beta that is warmed up",
                 RuntimeWarning,
                 stacklevel=5,
             )

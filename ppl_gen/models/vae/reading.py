@@ -1,5 +1,6 @@
 """What an autoencoder takes of the rows it is fitted to, and rows that it refuses."""
 
+import numbers
 import warnings
 from typing import Any
 
@@ -45,7 +46,7 @@ def facts_of(
     ValueError
         If there is no such likelihood, or rows are not in its range.
     """
-    if likelihood not in LIKELIHOODS:
+    if not isinstance(likelihood, str) or likelihood not in LIKELIHOODS:
         raise ValueError(
             f"{who}: there is no likelihood {likelihood!r}; expected one of "
             f"{', '.join(map(repr, LIKELIHOODS))}"
@@ -58,8 +59,10 @@ def facts_of(
     levels = 0
     if likelihood in LEVELLED:
         levels = max(2, int(np.nanmax(values)) + 1) if n_levels is None else n_levels
-        if levels != int(levels) or levels < 2:
-            raise ValueError(f"{who}: n_levels is {levels}; expected a whole number of at least 2")
+        if not isinstance(levels, numbers.Real) or levels != np.floor(levels) or levels < 2:
+            raise ValueError(
+                f"{who}: n_levels is {levels!r}; expected a whole number of at least 2"
+            )
     check_range(values, who, likelihood, levels)
     facts: dict[str, Any] = {
         "width": values.shape[1],

@@ -142,10 +142,30 @@ def test_nats_of_latents_under_other_priors():
     assert model.active_units(x).shape == (2,)
 
 
+@pytest.mark.parametrize(
+    ("scale", "message"),
+    [
+        (0.0, "none of 6 latents are active; the guide of all is the prior, whatever"),
+        ([1.0, 1.0, 0.0, 0.0, 0.0, 0.0], "2 of 6 latents are active; the guide of the others is"),
+    ],
+)
+def test_collapse_is_told_of_some_and_of_all(scale, message):
+    means = np.random.default_rng(0).normal(size=(50, 6)) * scale
+
+    class Collapsed(VAE):
+        _training = {"x": means}  # noqa: RUF012
+
+        def _latent_moments(self, data):
+            return data["x"], np.ones_like(data["x"])
+
+    with pytest.warns(RuntimeWarning, match=message):
+        Collapsed(6)._warn_of_collapse()
+
+
 def test_collapse_is_told_with_what_to_do():
     x = np.random.default_rng(0).normal(size=(200, 3))  # independent: latents say nothing
     method = SVI(training=Training(epochs=40, batch_size=50, learning_rate=0.01))
-    with pytest.warns(RuntimeWarning, match=r"\d of 6 latents are active.*free_bits") as told:
+    with pytest.warns(RuntimeWarning, match=r"of 6 latents are active.*free_bits") as told:
         VAE(6, hidden_layer_sizes=(8,), beta=4.0, inference=method, random_state=0).fit(x)
     assert len(told) == 1
     assert told[0].filename == __file__

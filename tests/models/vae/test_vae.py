@@ -247,6 +247,21 @@ def test_codes_there_and_back(model, iris):
     np.testing.assert_allclose(steps[[0, -1]], model.reconstruct(iris[[0, 100]]), rtol=1e-5)
 
 
+def test_lines_between_rows_of_a_frame():
+    table = load_iris(as_frame=True).data
+    model = fitted(table)
+    steps = model.interpolate(table.iloc[0], table.iloc[100], n=3)  # without a warning of names
+    pd.testing.assert_index_equal(steps.columns, table.columns)
+    ends = model.reconstruct(table.iloc[[0, 100]])
+    np.testing.assert_allclose(steps.iloc[[0, -1]], ends, rtol=1e-5)
+    of_frames = model.interpolate(table[:1], table[100:101], n=3)
+    pd.testing.assert_frame_equal(of_frames, steps)
+    with pytest.raises(ValueError, match="a and b have 4 rows together; expected one each"):
+        model.interpolate(table[:2], table[2:4])
+    with pytest.raises(ValueError, match="feature names"):
+        model.interpolate(table.iloc[0, ::-1], table.iloc[1])
+
+
 def test_draws_bring_their_codes(model):
     x, z = model.sample(500, random_state=1, return_latent=True)
     assert z.shape == (500, 2)
@@ -410,6 +425,15 @@ def test_own_networks_are_told_what_they_are_given(iris):
         ({"free_bits": float("nan")}, "free_bits is nan; expected zero or a positive"),
         ({"noise": 0.0}, "noise is 0.0; expected 'learned', 'column', or a positive variance"),
         ({"noise": "network"}, "noise is 'network'; expected 'learned'"),
+        ({"noise": None}, "noise is None; expected 'learned'"),
+        ({"noise": float("inf")}, "noise is inf; expected 'learned'"),
+        ({"beta": None}, "beta is None; expected zero or a positive number"),
+        ({"beta": "1"}, "beta is '1'; expected zero or a positive number"),
+        ({"free_bits": [0.1]}, r"free_bits is \[0.1\]; expected zero or a positive number"),
+        ({"likelihood": []}, r"there is no likelihood \[\]; expected one of 'normal'"),
+        ({"posterior": []}, r"posterior is \[\]; expected one of 'mean_field'"),
+        ({"prior": {}}, r"prior is \{\}; expected one of 'normal'"),
+        ({"likelihood": "categorical", "n_levels": "3"}, "n_levels is '3'; expected a whole"),
         ({"n_levels": 256}, "n_levels is 256, but likelihood='normal' has no levels"),
         ({"inference": svi(objective="iwae"), "beta": 2.0}, "kind='iwae' has one bound"),
         ({"inference": "em"}, "inference 'em' does not fit this model; these do: 'svi'"),
