@@ -155,10 +155,15 @@ class MaskedNetwork(nn.Module):
         self.body = nn.Sequential(*layers)
         outputs = position.repeat_interleave(n_outputs)
         self.head = MaskedLinear(outputs[:, None] > seen)
+        # Straight to the outputs too: among many inputs a context of few entries is learned late.
+        direct = torch.zeros(width * n_outputs, context_width)
+        self.from_context = nn.Parameter(direct) if context_width else None
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Map rows (..., D * n_inputs) and contexts (..., C) to (..., D, n_outputs)."""
         outputs: Tensor = self.head(self._hidden(x, context))
+        if context is not None and self.from_context is not None:
+            outputs = outputs + functional.linear(context, self.from_context)
         return outputs.reshape(*x.shape[:-1], self.width, self.n_outputs)
 
     def of_variable(self, variable: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
@@ -166,7 +171,11 @@ class MaskedNetwork(nn.Module):
         shape = (self.width, self.n_outputs, -1)
         weight = self.head.masked_weight().reshape(shape).index_select(0, variable)[0]
         bias = self.head.bias.reshape(shape[:2]).index_select(0, variable)[0]
-        return functional.linear(self._hidden(x, context), weight, bias)
+        outputs = functional.linear(self._hidden(x, context), weight, bias)
+        if context is None or self.from_context is None:
+            return outputs
+        direct = self.from_context.reshape(shape).index_select(0, variable)[0]
+        return outputs + functional.linear(context, direct)
 
     def _hidden(self, x: Tensor, context: Tensor | None) -> Tensor:
         if context is not None:
