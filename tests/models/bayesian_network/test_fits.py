@@ -56,7 +56,7 @@ def counts_of(frame, model, node, weights=None):
         ("bdeu", lambda shape: 10.0 / np.prod(shape)),
         (BDeu(4.0), lambda shape: 4.0 / np.prod(shape)),
     ],
-    ids=str,
+    ids=["none", "k2", "2.5", "3", "bdeu", "BDeu(4)"],
 )
 def test_tables_are_counts_and_prior_counts_in_shares(rows, prior, cells):
     model = BayesianNetwork(EDGES, prior=prior).fit(rows)
