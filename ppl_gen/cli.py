@@ -42,7 +42,9 @@ def models() -> None:
     table = Table("model", "family", "density", "methods (default first)")
     for name, kind in _models().items():
         family = ppl_gen.PUBLIC[name].removeprefix(MODELS).partition(".")[0]
-        table.add_row(name, family.replace("_", " "), kind.density, ", ".join(kind.methods))
+        # A density that depends on settings is told for the default ones.
+        density = kind.density if isinstance(kind.density, str) else kind().density
+        table.add_row(name, family.replace("_", " "), density, ", ".join(kind.methods))
     _print(table)
 
 
@@ -74,7 +76,9 @@ def fit(
         X, y = _table(data, target, columns, estimator)
         estimator.fit(X) if y is None else estimator.fit(X, y)
         posterior = estimator.posterior_
-        summary = posterior.summary()
+        # Of a network's weights there is no summary to read: its training is told instead.
+        history = getattr(estimator, "history_", None)
+        summary = history if hasattr(history, "columns") else posterior.summary()
         # summary.csv is no part of the artefact, and would keep it from being replaced.
         (out / SUMMARY).unlink(missing_ok=True)
         estimator.save(out, overwrite=overwrite)
@@ -127,7 +131,10 @@ def _estimator(model: str, method: str | None, settings: list[str], seed: int) -
         )
     from ppl_gen.inference.base import resolve
 
-    estimator = kind(inference=resolve(method or kind.methods[0]), random_state=seed)
+    # What the model does by itself may be more than its method with defaults.
+    asked = method is not None or any(setting.startswith("inference__") for setting in settings)
+    inference = resolve(method or kind.methods[0]) if asked else None
+    estimator = kind(inference=inference, random_state=seed)
     return estimator.set_params(**dict(map(_setting, settings)))
 
 

@@ -158,3 +158,14 @@ def test_networks_are_fitted_to_all_columns(tmp_path):
     model = ppl_gen.load(tmp_path / "model")
     assert set(model.graph_) == {"smoke", "lung", "bronc", "dysp"}
     assert model.target == "dysp"
+
+
+def test_a_network_is_told_of_by_its_training(tmp_path):
+    result = run(
+        *("fit", "normalizing-flow", "faithful", "--out", str(tmp_path / "flow")),
+        *("--method", "maximum_likelihood", "--param", "inference__epochs=2"),
+        *("--param", "n_transforms=1"),
+    )
+    assert result.exit_code == 0
+    assert "loss" in result.output
+    assert list(pd.read_csv(tmp_path / "flow" / "summary.csv")["epoch"]) == [1, 2]

@@ -132,8 +132,8 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
             cut = n - round(self.calibration * n)
             if not 0 < cut < n:
                 raise ValueError(
-                    f"AnomalyDetector.fit: calibration={self.calibration} of {n} rows holds "
-                    f"{n - cut} of them out, and leaves {cut} to train on; expected some of both; "
+                    f"AnomalyDetector.fit: calibration={self.calibration} of n_samples={n} "
+                    f"holds {n - cut} out, and leaves {cut} to train on; expected some of both; "
                     "give more rows, or another share"
                 )
             self.model_ = clone(self.model).fit(_safe_indexing(X, np.sort(order[:cut])))

@@ -180,8 +180,8 @@ ROWS = np.random.default_rng(0).normal(size=(40, 2))
         ({"calibration": "held"}, "calibration is 'held'"),
         ({"contamination": "auto"}, r"contamination is 'auto'; expected a share in \(0, 0.5\]"),
         ({"calibration": [0.2]}, r"calibration is \[0.2\]; expected a share"),
-        ({"calibration": 0.01}, "of 40 rows holds 0 of them out, and leaves 40 to train on"),
-        ({"calibration": 0.999}, "holds 40 of them out, and leaves 0 to train on"),
+        ({"calibration": 0.01}, "of n_samples=40 holds 0 out, and leaves 40 to train on"),
+        ({"calibration": 0.999}, "holds 40 out, and leaves 0 to train on"),
     ],
 )
 def test_bad_settings_are_named(settings, message):
