@@ -77,7 +77,7 @@ def fit(
         estimator.fit(X) if y is None else estimator.fit(X, y)
         posterior = estimator.posterior_
         # Of a network's weights there is no summary to read: its training is told instead.
-        history = getattr(estimator, "history_", None)
+        history: Any = getattr(estimator, "history_", None)
         summary = history if hasattr(history, "columns") else posterior.summary()
         # summary.csv is no part of the artefact, and would keep it from being replaced.
         (out / SUMMARY).unlink(missing_ok=True)
