@@ -7,7 +7,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import Categorical, Distribution
 
-__all__ = ["DiscretisedLogisticMixture", "level_distribution", "level_parameters"]
+__all__ = [
+    "DiscretisedLogisticMixture",
+    "level_distribution",
+    "level_parameters",
+    "log_logistic_mass",
+]
 
 #: Least and most log scale of a logistic, in units of the numbers' spread: below, gradients
 #: explode; above, bins have next to no mass, and their logarithms no end.
@@ -59,16 +64,9 @@ class DiscretisedLogisticMixture(Distribution):
         rate = torch.exp(-self.log_scales)
         upper = rate * (((value + 0.5 - self.loc) / self.scale)[..., None] - self.means)
         width = rate / torch.as_tensor(self.scale, device=rate.device)[..., None]
-        lower = upper - width
         first = (value <= self.lowest)[..., None]
         last = (value >= self.highest)[..., None]
-        # s(u) - s(l) = s(u) s(-l) (1 - exp(l - u)) of the sigmoid s, without a cancellation.
-        zero = torch.zeros_like(upper)
-        mass = (
-            torch.where(last, zero, F.logsigmoid(upper))
-            + torch.where(first, zero, F.logsigmoid(-lower))
-            + torch.where(first | last, zero, torch.log(-torch.expm1(-width)))
-        )
+        mass = log_logistic_mass(upper, width, first, last)
         return torch.logsumexp(self.logits.log_softmax(-1) + mass, -1)
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
@@ -83,6 +81,20 @@ class DiscretisedLogisticMixture(Distribution):
             drawn = self.loc + self.scale * (means + scales * torch.logit(uniform))
             bounds = (torch.as_tensor(b).to(drawn) for b in (self.lowest, self.highest))
             return torch.clamp(torch.round(drawn), *bounds)
+
+
+def log_logistic_mass(upper: Tensor, width: Tensor, first: Tensor, last: Tensor) -> Tensor:
+    """Log mass of a standard logistic in (upper - width, upper], exact however far in the tails.
+
+    Bins that are `first` begin at minus infinity, and those that are `last` end at infinity.
+    """
+    # s(u) - s(l) = s(u) s(-l) (1 - exp(l - u)) of the sigmoid s, without a cancellation.
+    zero = torch.zeros_like(upper)
+    return (
+        torch.where(last, zero, F.logsigmoid(upper))
+        + torch.where(first, zero, F.logsigmoid(width - upper))
+        + torch.where(first | last, zero, torch.log(-torch.expm1(-width)))
+    )
 
 
 def level_parameters(n_levels: int, n_logistics: int | None) -> int:

@@ -8,9 +8,10 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 from torch.distributions import constraints
-from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from ppl_gen.neural.density import FARTHEST
+from ppl_gen.neural.levels import log_logistic_mass
 
 __all__ = [
     "BernoulliLikelihood",
@@ -213,9 +214,7 @@ class DiscretisedLogistic(TorchDistribution):  # type: ignore[misc]
     """A logistic variable rounded to the nearest of the levels 0 to K - 1.
 
     What lies beyond the lowest and the highest level belongs to them [1]_, so that the masses sum
-    to one. With ``a`` and ``b`` the upper and the lower edge of a level in units of the scale, the
-    mass is ``s(a) - s(b) = s(a) s(-b) (1 - exp(b - a))`` for the sigmoid s: no difference is
-    taken, so its logarithm is exact however far in the tails.
+    to one; their logarithms are exact however far in the tails (`log_logistic_mass`).
 
     Parameters
     ----------
@@ -258,11 +257,8 @@ class DiscretisedLogistic(TorchDistribution):  # type: ignore[misc]
     def log_prob(self, value: Tensor) -> Tensor:
         """Log mass of levels, in nats."""
         step = 1.0 / self.scale
-        middle = (value - self.loc) * step
-        above, below = logsigmoid(middle + 0.5 * step), logsigmoid(0.5 * step - middle)
-        lowest, highest = value == 0, value == self.n_levels - 1
-        inside = above + below + torch.log(-torch.expm1(-step))
-        return torch.where(lowest, above, torch.where(highest, below, inside))
+        upper = (value + 0.5 - self.loc) * step
+        return log_logistic_mass(upper, step, value == 0, value == self.n_levels - 1)
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         """Draw levels."""
