@@ -16,10 +16,35 @@ _CACHE = Path(__file__).parent.parent / ".pytest_cache" / "jax"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
+# Another seed shows which tests pass by luck alone.
+SEED = int(os.environ.get("PPL_GEN_TEST_SEED", "0"))
+
 # No deadline: the first example of a test may pay for an import or a compile.
 settings.register_profile("local", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+def _seed_global_generators():
+    """Start what draws from a global generator at one place, whatever ran before it.
+
+    The library draws from generators of its own. Networks that a test or a page of the
+    documentation makes by itself start where torch's stands, which would depend on the tests that
+    the same process ran earlier.
+    """
+    import pyro
+
+    pyro.set_rng_seed(SEED)  # torch's, NumPy's and Python's
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    _seed_global_generators()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call():
+    _seed_global_generators()
 
 
 def pytest_collection_modifyitems(items):
