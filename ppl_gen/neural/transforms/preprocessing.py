@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
 from torch.nn import functional
+from torch.quasirandom import SobolEngine
 
 from ppl_gen.neural.density import DensityModule
 from ppl_gen.neural.perceptrons import perceptron
@@ -217,7 +218,8 @@ class Dequantised(DensityModule):
     3.1, with uniform noise; Ho et al., arXiv:1902.00275, equation 12, with a learned q). Scoring
     averages the ratio over several draws, which is closer and still no more than log P on average
     (Burda et al., arXiv:1509.00519); its points are the same ones for all rows and at all times,
-    Sobol's, so that a row's score depends on nothing but the row.
+    Sobol's (of more columns than these are known for, a Latin hypercube's), so that a row's score
+    depends on nothing but the row.
 
     Parameters
     ----------
@@ -261,9 +263,7 @@ class Dequantised(DensityModule):
         self.register_buffer("discrete", discrete)
         self.register_buffer("low", low)
         self.register_buffer("high", high)
-        # Scrambled by a seed of their own: never zero, and the same wherever the module is built.
-        points = torch.quasirandom.SobolEngine(density.width, scramble=True, seed=0)  # type: ignore[no-untyped-call]
-        self.register_buffer("points", points.draw(n_importance), persistent=False)
+        self.register_buffer("points", _even_points(n_importance, density.width), persistent=False)
 
     @property
     def support(self) -> Any:
@@ -371,6 +371,20 @@ class Smoothed(DensityModule):
     def dist(self, context: Tensor | None = None) -> Any:
         """Return the density as a Pyro distribution."""
         return self.density.dist(context)
+
+
+def _even_points(n: int, width: int) -> Tensor:
+    """Points spread evenly over the unit cube, the same ones at each call: (n, D)."""
+    # By a seed of their own: the same wherever the module is built.
+    if width <= SobolEngine.MAXDIM:
+        sobol = SobolEngine(width, scramble=True, seed=0)  # type: ignore[no-untyped-call]
+        return sobol.draw(n)
+    # Sobol's numbers are tabled for some 21,000 columns. A Latin hypercube keeps of them that each
+    # column has one point in each n-th of its range (McKay, Beckman and Conover, 1979).
+    generator = torch.Generator(device="cpu").manual_seed(0)
+    order, within = torch.rand(2, n, width, generator=generator, device="cpu", dtype=torch.float32)
+    points = (order.argsort(dim=0) + within) / n
+    return torch.clamp(points, max=1.0 - torch.finfo(points.dtype).eps)  # rounding may reach 1
 
 
 def _normal_quantile(p: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from torch.autograd.functional import jacobian
+from torch.quasirandom import SobolEngine
 
 from ppl_gen.neural.density import DensityModule
 from ppl_gen.neural.flow import Flow
@@ -138,6 +139,36 @@ def test_bounds_are_below_and_averages_of_ratios_close(variational):
     assert float(estimate.exp().sum()) == pytest.approx(float(truth.exp().sum()), abs=5e-3)
     few = Dequantised(density, mask, noise, n_importance=1).double().eval()
     assert (few.log_prob(rows) - truth).abs().mean() > (estimate - truth).abs().mean()
+
+
+@pytest.mark.parametrize("width", [3, SobolEngine.MAXDIM + 1])
+def test_points_of_the_noise_are_even_and_always_the_same_ones(width):
+    """Sobol's numbers are tabled for so many columns; images may have more."""
+    mask = torch.ones(width, dtype=torch.bool)
+    density = Normal(torch.zeros(width), torch.full((width,), 1e3))
+    points = Dequantised(density, mask, n_importance=8).points
+    torch.rand(1)  # whatever else was drawn
+    assert torch.equal(Dequantised(density, mask, n_importance=8).points, points)
+    assert points.shape == (8, width)
+    assert points.min() >= 0.0
+    assert points.max() < 1.0
+    # Each column has one in each eighth: those of Sobol's after scrambling, those of a Latin
+    # hypercube by its making. And columns are not tied to each other.
+    cells = (8 * points).floor().sort(dim=0).values
+    assert (cells == torch.arange(8)[:, None]).all()
+    assert not torch.equal(points[:, 0].argsort(), points[:, -1].argsort())
+
+
+def test_wide_rows_are_scored():
+    width = SobolEngine.MAXDIM + 1
+    # Normals of deviation 1,000 are as good as flat within a cube: its mean square is 1/12 above
+    # that of its middle, which is 1e-3 nats of 21,202 columns.
+    density = Normal(torch.zeros(width), torch.full((width,), 1e3))
+    model = Dequantised(density, torch.ones(width, dtype=torch.bool), n_importance=8).double()
+    rows = torch.zeros(2, width, dtype=torch.float64)
+    with torch.no_grad():
+        found, middle = model.eval().log_prob(rows), density.double().log_prob(rows + 0.5)
+    torch.testing.assert_close(found, middle, rtol=0.0, atol=5e-3)
 
 
 def test_learned_noise_raises_the_bound():
