@@ -20,6 +20,7 @@ from sklearn.utils.validation import (
 )
 
 from ppl_gen.contexts import ContextCode
+from ppl_gen.counts import check_count
 from ppl_gen.data import Schema, is_frame, refuse_gaps, to_numpy
 from ppl_gen.engines.devices import resolve_device
 from ppl_gen.estimator import GenerativeModel
@@ -370,8 +371,7 @@ class DeepModel(DensityMixin, GenerativeModel):  # type: ignore[misc]
         table of (n_samples, D), or images
         """
         check_is_fitted(self)
-        if not isinstance(n_samples, int | np.integer) or n_samples < 1:
-            raise ValueError(f"{self._who}.sample: n_samples is {n_samples}; expected 1 or more")
+        check_count(n_samples, "n_samples", f"{self._who}.sample")
         data = {"place": np.arange(n_samples), **self._coded(context, n_samples)}
         draw = self.structure_.module.sample
         drawn = self._by_chunk(

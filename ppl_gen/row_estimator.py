@@ -9,6 +9,7 @@ from sklearn.base import DensityMixin
 from sklearn.utils.validation import check_is_fitted
 
 from ppl_gen.algorithms.row_chunks import map_rows
+from ppl_gen.counts import check_count
 from ppl_gen.data import Rows
 from ppl_gen.estimator import GenerativeModel
 from ppl_gen.families import FAMILIES
@@ -128,8 +129,7 @@ class RowModel(GenerativeModel):
         table of (n_samples, D), or the table and (n_samples,) classes
         """
         check_is_fitted(self)
-        if n_samples < 1:
-            raise ValueError(f"{self._who}.sample: n_samples is {n_samples}; it must be at least 1")
+        check_count(n_samples, "n_samples", f"{self._who}.sample")
         rng = self._rng() if random_state is None else np.random.default_rng(random_state)
         draws = rng.integers(self._n_draws, size=n_samples)
         values: Array = None

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
+from ppl_gen.counts import check_count
 from ppl_gen.estimator import GenerativeModel
 from ppl_gen.sequences import (
     MAX_PADDED_BYTES,
@@ -140,11 +141,7 @@ class SequenceModel(GenerativeModel):
         list of tables (T, D)
         """
         check_is_fitted(self)
-        if not (isinstance(n_sequences, int | np.integer) and n_sequences >= 1):
-            raise ValueError(
-                f"{self._who}.sample_sequences: n_sequences is {n_sequences!r}; expected a whole "
-                "number, at least 1"
-            )
+        check_count(n_sequences, "n_sequences", f"{self._who}.sample_sequences")
         rng = self._rng() if random_state is None else np.random.default_rng(random_state)
         lengths = rng.choice(self.lengths_, size=n_sequences)
         values, _ = self._draw_sequences(lengths, rng)

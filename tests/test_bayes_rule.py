@@ -253,7 +253,7 @@ def test_a_classifier_is_not_a_model_of_rows():
 
 def test_no_rows_cannot_be_drawn():
     model = BayesClassifier(GaussianMixture(1)).fit(*iris())
-    with pytest.raises(ValueError, match="n_samples is 0; it must be at least 1"):
+    with pytest.raises(ValueError, match="n_samples is 0; expected a whole number, at least 1"):
         model.sample(0)
 
 

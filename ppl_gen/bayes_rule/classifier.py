@@ -18,6 +18,7 @@ from sklearn.utils.validation import (
 from ppl_gen.bayes_rule.densities import OneEach, Shared
 from ppl_gen.bayes_rule.reading import labels, listed
 from ppl_gen.bayes_rule.sites import log_normalised
+from ppl_gen.counts import check_count
 from ppl_gen.data import is_frame, to_numpy, with_categories
 
 Array = Any
@@ -221,10 +222,7 @@ class BayesClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         X, y : table of (n_samples, D), images or list of sequences, (n_samples,)
         """
         check_is_fitted(self)
-        if n_samples < 1:
-            raise ValueError(
-                f"BayesClassifier.sample: n_samples is {n_samples}; it must be at least 1"
-            )
+        check_count(n_samples, "n_samples", "BayesClassifier.sample")
         random = check_random_state(random_state)
         if y is None:
             codes = random.choice(len(self.classes_), size=n_samples, p=self.class_prior_)

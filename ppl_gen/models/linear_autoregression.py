@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from ppl_gen.counts import check_count
 from ppl_gen.forecasts import ForecastingModel
 from ppl_gen.inference.base import InferenceMethod
 from ppl_gen.inference.em import EM
@@ -254,9 +255,5 @@ class LinearAutoregression(ForecastingModel):
         table of (n_samples, D)
         """
         check_is_fitted(self)
-        if not isinstance(n_samples, int | np.integer) or n_samples < 1:
-            raise ValueError(
-                f"{self._who}.sample: n_samples is {n_samples!r}; expected a whole number of "
-                "steps, at least 1"
-            )
+        check_count(n_samples, "n_samples", f"{self._who}.sample")
         return self._table(self._draw_sequences(np.array([n_samples]), random_state)[0])

@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from ppl_gen.counts import check_count
 from ppl_gen.forecasts import ForecastingModel
 from ppl_gen.inference.base import InferenceMethod
 from ppl_gen.sequences import Sequences
@@ -300,11 +301,7 @@ class LinearGaussianStateSpace(ForecastingModel):
         table of (n_samples, D), or the table and (n_samples, K) states
         """
         check_is_fitted(self)
-        if not isinstance(n_samples, int | np.integer) or n_samples < 1:
-            raise ValueError(
-                f"{self._who}.sample: n_samples is {n_samples!r}; expected a whole number of "
-                "steps, at least 1"
-            )
+        check_count(n_samples, "n_samples", f"{self._who}.sample")
         values, states = self._draw_sequences(np.array([n_samples]), random_state)
         table = self._table(values)
         return (table, states) if return_latent else table

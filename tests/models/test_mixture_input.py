@@ -112,7 +112,7 @@ def test_numbers_in_object_columns_are_numbers():
 
 
 def test_sampling_nothing_is_refused():
-    with pytest.raises(ValueError, match="n_samples is 0; it must be at least 1"):
+    with pytest.raises(ValueError, match="n_samples is 0; expected a whole number, at least 1"):
         GaussianMixture(2, random_state=0).fit(X).sample(0)
 
 

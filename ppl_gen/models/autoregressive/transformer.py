@@ -12,6 +12,7 @@ from sklearn.utils.validation import (
 )
 
 from ppl_gen.contexts import ContextCode
+from ppl_gen.counts import check_count
 from ppl_gen.deep_estimator import DeepModel
 from ppl_gen.inference.base import InferenceMethod
 from ppl_gen.inference.maximum_likelihood import MaximumLikelihood
@@ -445,8 +446,7 @@ def _check_drawing(
     who: str, n_samples: Any, length: Any, temperature: Any, top_k: Any, top_p: Any
 ) -> None:
     """Refuse what nothing can be drawn by, before any work."""
-    if not _is_whole(n_samples) or n_samples < 1:
-        raise ValueError(f"{who}: n_samples is {n_samples!r}; expected a whole number, at least 1")
+    check_count(n_samples, "n_samples", who)
     if length is not None:
         steps = np.asarray(length)
         if steps.dtype.kind not in "iu" or steps.shape not in ((), (n_samples,)) or steps.min() < 1:
@@ -459,8 +459,8 @@ def _check_drawing(
             f"{who}: temperature is {temperature!r}; expected a number above 0; top_k=1 takes the "
             "likeliest token each time"
         )
-    if top_k is not None and (not _is_whole(top_k) or top_k < 1):
-        raise ValueError(f"{who}: top_k is {top_k!r}; expected a whole number, at least 1")
+    if top_k is not None:
+        check_count(top_k, "top_k", who)
     if top_p is not None and not (_is_real(top_p) and 0.0 < top_p <= 1.0):
         raise ValueError(f"{who}: top_p is {top_p!r}; expected a number above 0, at most 1")
 

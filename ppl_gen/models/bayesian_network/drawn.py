@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from ppl_gen.algorithms.networks import draws as network_draws
+from ppl_gen.counts import check_count
 from ppl_gen.models.bayesian_network.reading import WHO
 from ppl_gen.structures.bayesian_network.completion import weighted_draws
 from ppl_gen.structures.bayesian_network.conditionals import Tabular
@@ -48,8 +49,7 @@ def query_by_draws(
             f"{WHO}.query: method is {method!r}; expected 'exact', 'likelihood_weighting' or "
             "'gibbs'"
         )
-    if not isinstance(n_samples, int | np.integer) or n_samples < 1:
-        raise ValueError(f"{WHO}.query: n_samples is {n_samples!r}; expected a whole number, >= 1")
+    check_count(n_samples, "n_samples", f"{WHO}.query")
     asked = [network.names[v] for v in targets if not network.sizes[v]]
     if asked:
         raise ValueError(f"{WHO}.query: {asked} are numbers, which method='exact' gives")

@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.utils import ClassifierTags
 from sklearn.utils.validation import check_is_fitted
 
+from ppl_gen.counts import check_count
 from ppl_gen.data import is_frame
 from ppl_gen.estimator import GenerativeModel
 from ppl_gen.models.bayesian_network import reading
@@ -267,11 +268,7 @@ class NetworkRows(GenerativeModel):
         1   yes   no  yes
         """
         check_is_fitted(self)
-        if not isinstance(n_samples, int | np.integer) or n_samples < 1:
-            raise ValueError(
-                f"{self._who}.sample: n_samples is {n_samples!r}; it must be a whole number, at "
-                "least 1"
-            )
+        check_count(n_samples, "n_samples", f"{self._who}.sample")
         rng = self._rng() if random_state is None else np.random.default_rng(random_state)
         network = self.structure_
         chosen = rng.integers(self._n_draws, size=n_samples)

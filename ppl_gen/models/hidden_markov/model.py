@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from ppl_gen.counts import check_count
 from ppl_gen.families import Family
 from ppl_gen.inference.base import InferenceMethod
 from ppl_gen.inference.em import EM
@@ -359,11 +360,7 @@ class HiddenMarkovModel(StateModel):
         X, states : table of (n_samples, D), (n_samples,); or X alone
         """
         check_is_fitted(self)
-        if not (isinstance(n_samples, int | np.integer) and n_samples >= 1):
-            raise ValueError(
-                f"{self._who}.sample: n_samples is {n_samples!r}; expected a whole number of "
-                "steps, at least 1"
-            )
+        check_count(n_samples, "n_samples", f"{self._who}.sample")
         is_state = currstate is None or (
             isinstance(currstate, int | np.integer) and 0 <= currstate < self.structure_.n_states
         )

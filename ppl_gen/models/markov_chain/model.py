@@ -10,6 +10,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from ppl_gen.algorithms.ngrams import NGramIndex
 from ppl_gen.algorithms.smoothing import SMOOTHING
 from ppl_gen.algorithms.trees import tree_map
+from ppl_gen.counts import check_count
 from ppl_gen.inference.base import InferenceMethod
 from ppl_gen.inference.em import EM
 from ppl_gen.models.markov_chain.long_run import LongRun
@@ -383,10 +384,7 @@ class MarkovChain(LongRun, TokenModel):
             predictive, in which a new sequence tells of the parameters, too.
         """
         check_is_fitted(self)
-        if not isinstance(steps, int | np.integer) or steps < 1:
-            raise ValueError(
-                f"{self._who}.forecast: steps is {steps!r}; expected a whole number, at least 1"
-            )
+        check_count(steps, "steps", f"{self._who}.forecast")
         if X is None:
             ends = self.end_contexts_
             weights = np.full((self._n_draws, len(ends)), 1.0 / self._n_draws)
@@ -427,8 +425,7 @@ class MarkovChain(LongRun, TokenModel):
             Of strings, if strings were fitted; else of arrays of states.
         """
         check_is_fitted(self)
-        if n_samples < 1:
-            raise ValueError(f"{self._who}.sample: n_samples is {n_samples}; it must be at least 1")
+        check_count(n_samples, "n_samples", f"{self._who}.sample")
         rng = self._rng() if random_state is None else np.random.default_rng(random_state)
         steps = self._steps(length, n_samples, rng)
         structure, shares = self.structure_, np.full(self._n_draws, 1.0 / self._n_draws)

@@ -1,12 +1,12 @@
 """Densities and completions of rows under an autoencoder, by importance sampling."""
 
-import numbers
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
+from ppl_gen.counts import check_count
 from ppl_gen.models.vae.latents import Latents
 from ppl_gen.neural.variational import AT_ONCE, N_DRAWS
 
@@ -117,19 +117,13 @@ class ImportanceSampled(Latents):
     def _log_weights(self, X: Any, context: Any, n_importance: int) -> Array:
         """Log importance weights of draws of the guide: (n, n_importance)."""
         check_is_fitted(self)
-        self._check_count("n_importance", n_importance)
+        check_count(n_importance, "n_importance", self._who)
         network = self._network
         found: Array = self._by_chunk(
             lambda rows: network.importance(rows["x"], rows.get("context"), n_importance)[1].T,
             self._scoring_data(X, context),
         )
         return found.astype(np.float64)
-
-    def _check_count(self, name: str, value: Any) -> None:
-        if not isinstance(value, numbers.Integral) or value < 1:
-            raise ValueError(
-                f"{self._who}: {name} is {value!r}; expected a whole number of at least 1"
-            )
 
     # -- gaps ----------------------------------------------------------------------------------
 
@@ -163,7 +157,7 @@ class ImportanceSampled(Latents):
         table of (n, D), or images; or a list of `n_draws` of them
         """
         check_is_fitted(self)
-        self._check_count("n_importance", n_importance)
+        check_count(n_importance, "n_importance", self._who)
         data = self._scoring_data(X, context)
         network = self._network
         if n_draws is None:
@@ -171,7 +165,7 @@ class ImportanceSampled(Latents):
                 lambda rows: network.complete(rows["x"], rows.get("context"), n_importance), data
             )
             return self._completed(data["x"], filled)
-        self._check_count("n_draws", n_draws)
+        check_count(n_draws, "n_draws", f"{self._who}.impute")
         seeds = np.random.default_rng(self._seed(random_state)).integers(2**31, size=n_draws)
         return [
             self._completed(

@@ -9,6 +9,7 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_array, check_is_fitted
 from torch import Tensor, nn
 
+from ppl_gen.counts import check_count
 from ppl_gen.data import is_frame
 from ppl_gen.inference.base import InferenceMethod
 from ppl_gen.language import Program
@@ -340,7 +341,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImportanceSampled):
         table of (n, D), or images
         """
         check_is_fitted(self)
-        self._check_count("n", n)
+        check_count(n, "n", f"{self._who}.interpolate")
         ends = np.concatenate([self.transform(self._as_table(row), context) for row in (a, b)])
         if len(ends) != 2:
             raise ValueError(
@@ -373,7 +374,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImportanceSampled):
             And codes (n_samples, L).
         """
         check_is_fitted(self)
-        self._check_count("n_samples", n_samples)
+        check_count(n_samples, "n_samples", f"{self._who}.sample")
         network = self._network
         drawn = self._by_chunk(
             lambda rows: torch.cat(

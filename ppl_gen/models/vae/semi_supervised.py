@@ -12,6 +12,7 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
 
 from ppl_gen.contexts import ContextCode
+from ppl_gen.counts import check_count
 from ppl_gen.data import is_missing
 from ppl_gen.deep_estimator import DeepModel
 from ppl_gen.inference import svi_networks
@@ -454,8 +455,7 @@ class SemiSupervisedVAE(ClassifierMixin, DeepModel):  # type: ignore[misc]
         table of (n_samples, D) or images, or these and (n_samples,) classes
         """
         check_is_fitted(self)
-        if n_samples < 1:
-            raise ValueError(f"{self._who}.sample: n_samples is {n_samples}; it must be at least 1")
+        check_count(n_samples, "n_samples", f"{self._who}.sample")
         seed = self._seed(random_state)
         if y is None:
             rng = np.random.default_rng(seed)

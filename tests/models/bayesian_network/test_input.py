@@ -326,7 +326,7 @@ STATES = r"'lung' has no state 'maybe'; its states are \['yes', 'no'\]"
             lambda m: m.query("lung", method="gibbs", n_samples=0),
             "n_samples is 0; expected a whole number",
         ),
-        (lambda m: m.sample(0), "n_samples is 0; it must be a whole number, at least 1"),
+        (lambda m: m.sample(0), "n_samples is 0; expected a whole number, at least 1"),
         (lambda m: m.sample(2.5), "n_samples is 2.5"),
         (lambda m: m.impute(pd.DataFrame({"lung": ["yes"]}), n_draws=0), "n_draws is 0"),
         (

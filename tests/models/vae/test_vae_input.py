@@ -115,7 +115,7 @@ def test_values_out_of_range_after_the_fit(digits):
         lambda: model.sample(0),
         lambda: model.interpolate(x[0], x[1], 0),
     ):
-        with pytest.raises(ValueError, match="expected a whole number of at least 1"):
+        with pytest.raises(ValueError, match="expected a whole number, at least 1"):
             ask()
     assert model.log_prob(x[:1]).shape == (1,)
 
