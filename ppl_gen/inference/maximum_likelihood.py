@@ -28,7 +28,8 @@ class MaximumLikelihood(InferenceMethod):
     Notes
     -----
     Ctrl-C ends the training after its step, warns, and keeps the best weights so far; a second
-    one raises.
+    one raises. A loss that is no finite number does the same once an epoch was validated, and
+    raises before.
 
     Examples
     --------
@@ -87,7 +88,8 @@ class MaximumLikelihood(InferenceMethod):
         Raises
         ------
         FloatingPointError
-            The loss or a gradient was no finite number; the step is named.
+            The loss or a gradient was no finite number before any epoch was validated; the step
+            is named. Later that is a warning, and the best weights are kept.
         """
         from ppl_gen.inference.training.loop import train
         from ppl_gen.inference.training.objective import NegativeLogLikelihood

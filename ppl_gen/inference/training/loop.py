@@ -55,8 +55,9 @@ class Trained:
         Rows of it.
     best_epoch : int
         The epoch whose weights were kept: with validation the best one, else the last.
-    stopped : {"epochs", "patience", "max_seconds", "interrupted"}
-        What ended the training.
+    stopped : {"epochs", "patience", "max_seconds", "interrupted", "diverged"}
+        What ended the training. "diverged": a loss or a gradient was no finite number, and the
+        weights are those of the best epoch before.
     """
 
     history: pd.DataFrame
@@ -106,12 +107,16 @@ def train(
     ValueError, TypeError
         Before any work: settings or data that do not fit, a checkpoint of another training.
     FloatingPointError
-        The loss or a gradient was no finite number: the step, and what of it, are named.
+        The loss or a gradient was no finite number, and there is no best epoch yet, or none at all
+        for want of validation: the step, and what of it, are named.
 
     Warns
     -----
     RuntimeWarning
-        If Ctrl-C ended it; the weights are the best so far. A second Ctrl-C raises.
+        If Ctrl-C ended it; the weights are the best so far. A second Ctrl-C raises. If a number
+        that is not finite ended it after an epoch that was validated: the same is named, and the
+        weights are the best so far. No checkpoint is written then: from the last one the same
+        training comes to the same end.
 
     Notes
     -----
@@ -142,6 +147,19 @@ def train(
         warnings.warn(
             f"{who}: interrupted in epoch {trained.n_epochs} of {training.epochs}; the fit is "
             f"partial: it keeps the best weights so far, and can be used and saved{kept}",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+    if trained.stopped == "diverged":
+        goes_on = (
+            ""
+            if training.checkpoint is None
+            else f"; from the checkpoint {training.checkpoint} the same training comes to the same "
+            "end: with other settings, give another path, or delete it"
+        )
+        warnings.warn(
+            f"{run.fault}; training ended there: the fit keeps the weights of epoch "
+            f"{trained.best_epoch}, the best by validation, and can be used and saved{goes_on}",
             RuntimeWarning,
             stacklevel=3,
         )
@@ -191,6 +209,7 @@ class _Run:
         self.history: list[dict[str, float]] = []
         self.means = Means()
         self.checkpoint: Checkpoint | None = None
+        self.fault = ""
         torch.manual_seed(self._stream(_STEPS))
 
     def go(self, interrupts: Interrupts, progress: bool) -> Trained:
@@ -205,18 +224,28 @@ class _Run:
             delay=1.0,
             disable=not progress,
         )
-        with bar, ExitStack() as unchecked:
-            while stopped is None:
-                stopped = self._run_epoch(interrupts, bar, unchecked)
-                if self.batch == self.rows.n_batches:
-                    bar.set_postfix_str(self._standing(), refresh=False)
-                    self._end_epoch()
-                    bar.update()
-                    if stopped != "interrupted":  # time that is over with the last epoch cost none
-                        stopped = self._ended()
-        self._save()
-        if self.batch:
-            self._end_part(stopped)
+        try:
+            with bar, ExitStack() as unchecked:
+                while stopped is None:
+                    stopped = self._run_epoch(interrupts, bar, unchecked)
+                    if self.batch == self.rows.n_batches:
+                        bar.set_postfix_str(self._standing(), refresh=False)
+                        self._end_epoch()
+                        bar.update()
+                        if stopped != "interrupted":  # time over with the last epoch cost none
+                            stopped = self._ended()
+            part = self._row(validate=stopped != "interrupted") if self.batch else None
+            self._save()
+        except NonFinite as error:
+            if self.best is None:
+                raise
+            # Nothing is saved: a run that goes on must not begin from here.
+            self.fault, stopped = str(error), "diverged"
+            part = self._row(validate=False) if self.batch else None
+        if part is not None:
+            # Counted for an epoch after the state to go on from was kept.
+            self.history.append(part)
+            self._keep_best(part)
         self.weights.keep(None if self.best is None else self.best["tensors"])
         self.processes.share_weights(list(tensors_of(self.module).values()))
         self.module.eval()
@@ -244,7 +273,7 @@ class _Run:
                 with self.processes.autocast():
                     parts = self.objective.step(batch, self._descend)
             except NonFinite as error:
-                raise FloatingPointError(self._diagnosis(error, order)) from error
+                raise NonFinite(self._diagnosis(error, order)) from error
             if self.step == 0:
                 self._check_parts(parts)
             self.means.add(parts, n)
@@ -301,12 +330,6 @@ class _Run:
         self.means = Means()
         self.epoch, self.batch = self.epoch + 1, 0
 
-    def _end_part(self, stopped: str) -> None:
-        """Count a part of an epoch for one, after the state to go on from was kept."""
-        row = self._row(validate=stopped != "interrupted")
-        self.history.append(row)
-        self._keep_best(row)
-
     def _row(self, validate: bool = True) -> dict[str, float]:
         means = self.means.read(self.processes)
         row = {"epoch": self.epoch + 1, "loss": means.pop("loss")}
@@ -330,7 +353,7 @@ class _Run:
                 means.add(self.objective.validate(batch), len(batch["x"]))
         loss = means.read(self.processes)["loss"]
         if not math.isfinite(loss):
-            raise FloatingPointError(
+            raise NonFinite(
                 f"{self.who}: the validation loss is {loss} after epoch {self.epoch + 1}, while "
                 "the loss is finite; look for rows unlike the others, lower learning_rate (now "
                 f"{self.training.learning_rate}), or set clip_norm (now {self.training.clip_norm})"
@@ -340,7 +363,9 @@ class _Run:
     def _keep_best(self, row: Mapping[str, float]) -> None:
         loss = row.get("validation_loss", math.nan)
         # NaN is no loss: there was no validation.
-        if not math.isnan(loss) and (self.best is None or loss < self.best["loss"]):
+        if math.isnan(loss) or not self.objective.settled:
+            return
+        if self.best is None or loss < self.best["loss"]:
             tensors = self.weights.copy()
             self.best = {"loss": loss, "epoch": int(row["epoch"]), "tensors": tensors}
 

@@ -47,7 +47,8 @@ class Training(BaseEstimator):  # type: ignore[misc]
         as a plain mean of the first steps. The average is what is validated and kept.
     validation : float, optional
         Share of the rows that is kept for validation, drawn by the seed. Then the weights of the
-        epoch with the best validation loss are kept; without, those of the last step are.
+        epoch with the best validation loss are kept, also where a later loss is no finite number;
+        without, those of the last step are, and such a loss is an error.
     patience : int, optional
         Epochs without a better validation loss after which training ends.
     precision : {"float32", "bfloat16"}, default "float32"

@@ -131,6 +131,65 @@ def test_every_optimiser_and_schedule_is_brought_back(tmp_path, optimizer):
     assert same(weights(resumed.module), weights(whole.module))
 
 
+class Breaking(Denoiser):
+    """Its loss is not a number at a step, whichever run takes it."""
+
+    def __init__(self, at):
+        super().__init__()
+        self.at = at
+        self.module.register_buffer("steps", torch.zeros(()))
+
+    def step(self, batch, descend):
+        self.module.steps += 1
+        return super().step(batch, descend)
+
+    def losses(self, batch):
+        parts = super().losses(batch)
+        broken = self.module.training and self.module.steps == self.at
+        return parts | {"loss": parts["loss"] * (np.nan if broken else 1.0)}
+
+
+def contents(path):
+    return {file.name: file.read_bytes() for file in path.iterdir()}
+
+
+@pytest.mark.parametrize("minutes", [1e-9, 60.0])
+def test_a_run_that_diverged_leaves_its_checkpoint_and_ends_so_again(tmp_path, minutes):
+    path = tmp_path / "c"
+    settings = {"checkpoint": path, "checkpoint_minutes": minutes}
+    # Five batches an epoch.
+    told = r"step 13 \(epoch 3, .*from the checkpoint .*c the same training comes to the same end: "
+    with pytest.warns(RuntimeWarning, match=told + "with other settings, give another path"):
+        first, trained = run(Breaking(13), **settings)
+    left = contents(path)
+    if minutes < 1.0:
+        assert json.loads(left["checkpoint.json"])["state"]["step"] == 12
+    else:
+        assert not left
+    with pytest.warns(RuntimeWarning, match=told):
+        again, found = run(Breaking(13), **settings)
+    assert contents(path) == left
+    assert again.calls == (1 if left else 13)
+    assert found.stopped == trained.stopped == "diverged"
+    assert found.best_epoch == trained.best_epoch
+    assert same(weights(again.module), weights(first.module))
+    assert not same(weights(first.module), weights(run()[0].module))
+
+
+def test_a_part_of_an_epoch_whose_validation_is_not_finite_is_not_kept(tmp_path, monkeypatch):
+    path = tmp_path / "c"
+    with pytest.warns(RuntimeWarning, match="interrupted in epoch 2"):
+        run(Denoiser(interrupt_at=(8,)), checkpoint=path)
+    left = contents(path)
+    monkeypatch.setattr(
+        Denoiser, "validate", lambda self, batch: {"loss": self.losses(batch)["loss"] + np.inf}
+    )
+    with pytest.warns(RuntimeWarning, match="validation loss is inf after epoch 2.* of epoch 1, "):
+        stopped, trained = run(checkpoint=path, max_seconds=1e-9)
+    assert (trained.stopped, trained.n_epochs, stopped.calls) == ("diverged", 2, 0)
+    assert contents(path) == left
+
+
 def refused(path, match, **changed):
     with pytest.raises(CheckpointError, match=match):
         run(checkpoint=path, **changed)
