@@ -111,7 +111,7 @@ def draw_missing(
                 log_weights, log_evidence = _resample(steps, log_weights, log_evidence)
     log_total = log_weights.logsumexp(1, keepdim=True)
     return Particles(
-        steps.values.reshape(n, n_particles, -1),
+        steps.values.reshape(n, n_particles, steps.values.shape[1]),
         log_weights - log_total,
         log_evidence + log_total[:, 0] - math.log(n_particles),
     )

@@ -98,6 +98,11 @@ def test_draws_of_levels_have_the_masses(n_orders):
     assert chisquare(counts, masses * sum(counts)).pvalue > 1e-3
 
 
+def test_one_row_is_drawn_by_one_order_of_several():
+    network = network_of([NUMBER, THREE, COUNT], [[0, 1, 2], [2, 1, 0], [1, 0, 2]])
+    assert torch.isfinite(network.sample(1)).all()  # two of the orders draw none
+
+
 def test_draws_of_mixed_columns_have_the_moments():
     network = network_of([NUMBER, COUNT], [[1, 0]], scale=1.0)
     points = grid(np.linspace(-39.0, 41.0, 401), range(80))
