@@ -388,8 +388,10 @@ def _checked(values: Matrix, columns: tuple[Column, ...], who: str, *, training:
     return values
 
 
-def refuse_gaps(values: Array, names: list[Any], who: str) -> None:
-    """Raise ValueError if a row has a gap, and name the columns, for densities that need all."""
+def refuse_gaps(
+    values: Array, names: list[Any], who: str, reason: str = "this density cannot leave them out"
+) -> None:
+    """Raise ValueError if a row has a gap; name the columns, and say why they are needed."""
     if np.isfinite(values.sum()):  # quick where all is well
         return
     gaps = np.isnan(values)
@@ -397,8 +399,8 @@ def refuse_gaps(values: Array, names: list[Any], who: str) -> None:
         columns = [str(names[d]) for d in np.flatnonzero(gaps.any(axis=0))]
         raise ValueError(
             f"{who}: Input X contains NaN in {int(gaps.sum())} entries (columns "
-            f"{', '.join(columns[:5])}), which this density cannot leave out; fill them (a VAE, "
-            "GaussianMixture or FactorAnalysis imputes), or drop these rows"
+            f"{', '.join(columns[:5])}) of {int(gaps.any(axis=1).sum())} rows; {reason}: "
+            "fill them (a VAE, GaussianMixture or FactorAnalysis imputes), or drop these rows"
         )
 
 

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
 
+from ppl_gen.counts import check_count
+from ppl_gen.data import refuse_gaps
 from ppl_gen.deep_estimator import DeepModel
 from ppl_gen.inference.base import InferenceMethod
 from ppl_gen.inference.maximum_likelihood import MaximumLikelihood
@@ -40,13 +42,9 @@ class FactorisedModel(DeepModel):
 
     def _refuse_gaps(self, values: Array) -> None:
         """Refuse to train on rows with gaps."""
-        gaps = np.isnan(values)
-        if gaps.any():
-            raise ValueError(
-                f"{self._who}.fit: Input X contains NaN in {int(gaps.sum())} entries of "
-                f"{int(gaps.any(axis=1).sum())} rows; it is trained on complete rows: drop these, "
-                "or fill them in (a VAE, GaussianMixture or FactorAnalysis is fitted to gaps)"
-            )
+        refuse_gaps(
+            values, self.schema_.names, f"{self._who}.fit", "it is trained on complete rows"
+        )
 
     def _scoring_data(self, X: Any, context: Any) -> dict[str, Array]:
         data = super()._scoring_data(X, context)
@@ -89,10 +87,7 @@ class FactorisedModel(DeepModel):
         A draw takes particles only where known entries weigh on missing ones before them.
         """
         check_is_fitted(self)
-        if isinstance(n_particles, bool) or int(n_particles) != n_particles or n_particles < 1:
-            raise ValueError(
-                f"{self._who}: n_particles is {n_particles!r}; expected a whole number, at least 1"
-            )
+        check_count(n_particles, "n_particles", self._who)
         values = self._read_rows_flat(X, reset=False)
         coded = self._coded(context, len(values))
         network: Any = self.structure_.module
