@@ -20,10 +20,10 @@ from pyro.infer.util import is_validation_enabled
 from pyro.poutine import Trace
 from pyro.poutine.util import prune_subsample_sites
 from pyro.util import warn_if_nan
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence, register_kl
 
-from ppl_gen.inference.training.objective import Batch, Objective, Parts
+from ppl_gen.inference.training.objective import Batch, Descend, Objective, Parts
 
 __all__ = [
     "ELBOS",
@@ -32,13 +32,14 @@ __all__ = [
     "ElboObjective",
     "ImportanceWeightedELBO",
     "RowELBO",
+    "WarmedObjective",
 ]
 
 #: Names of the bounds that train, the default first.
 ELBOS = ("elbo", "iwae", "dreg")
 
 #: What holds a bound back from the evidence, and where it does not.
-_FREE = {"beta": 1.0, "free_bits": 0.0}
+_FREE = {"beta": 1.0, "free_bits": 0.0, "beta_warmup": 0.0}
 
 Site = dict[str, Any]
 Traces = tuple[Trace, Trace]
@@ -263,29 +264,83 @@ class DoublyReparameterisedELBO(ImportanceWeightedELBO):
         return {"loss": surrogate.detach() - value.detach() - surrogate}
 
 
-class ElboObjective(Objective):
+class WarmedObjective(Objective):
+    """An objective that counts the KL divergence for more with each step, until it counts in full.
+
+    Against latents that are given up before the decoder has learned to use them [1]_, section 3.1;
+    the rise is linear, as in [2]_, section 2.3. What is recorded and validated is the whole
+    objective at every step, so that epochs can be compared.
+
+    Parameters
+    ----------
+    module : Module
+        Where the rise has got to is a buffer of it, which is part of checkpoints.
+    n_warm : int
+        Steps until the divergence counts in full; 0 where it does so from the first.
+
+    References
+    ----------
+    .. [1] Bowman, S. R. et al. (2016). Generating sentences from a continuous space. CoNLL,
+       arXiv:1511.06349.
+    .. [2] Sonderby, C. K. et al. (2016). Ladder variational autoencoders. NeurIPS,
+       arXiv:1602.02282.
+    """
+
+    module: Any
+
+    def __init__(self, module: nn.Module, n_warm: int = 0) -> None:
+        super().__init__(module)
+        self.n_warm = n_warm
+        if n_warm:
+            begun = next(module.parameters()).new_zeros(())
+            module.register_buffer("warmed", begun, persistent=False)
+
+    def divergence(self, parts: Parts) -> Tensor:
+        """What of the loss is held back at first."""
+        raise NotImplementedError  # pragma: no cover
+
+    @property
+    def settled(self) -> bool:
+        """Whether the whole objective is descended by now."""
+        return not self.n_warm or bool(self.module.warmed == 1.0)
+
+    def step(self, batch: Batch, descend: Descend) -> Parts:
+        """Take one step down the part of the loss that counts."""
+        if not self.n_warm:
+            return super().step(batch, descend)
+        parts, warmed = self.losses(batch), self.module.warmed
+        descend(parts["loss"] - (1.0 - warmed) * self.divergence(parts), parts=parts)
+        warmed.add_(1.0 / self.n_warm).clamp_(max=1.0)
+        return parts
+
+
+class ElboObjective(WarmedObjective):
     """Minus a bound of the evidence of rows, by a Pyro ELBO of ``module.model`` and its guide.
 
     Parameters
     ----------
     module : Module
         With ``model(x, context)`` and ``guide(x, context)``, Pyro functions; and, if the bound is
-        to be held back, numbers ``beta`` and ``free_bits``.
+        to be held back, numbers ``beta``, ``free_bits`` and ``beta_warmup``, the share of the
+        steps over which beta rises from zero.
     particles : int
         Draws of the guide for each row.
     kind : {"elbo", "iwae", "dreg"}
         `AnalyticELBO`, `ImportanceWeightedELBO` or `DoublyReparameterisedELBO`.
+    n_steps : int
+        Steps that the training is to take, of which ``beta_warmup`` is a share.
 
     Raises
     ------
     ValueError
-        If there is no bound of this name; for ``beta`` or ``free_bits`` with another than "elbo".
+        If there is no bound of this name; for ``beta``, ``free_bits`` or ``beta_warmup`` with
+        another than "elbo".
     """
 
-    module: Any
-
-    def __init__(self, module: Any, particles: int = 1, kind: str = "elbo") -> None:
-        super().__init__(module)
+    def __init__(
+        self, module: Any, particles: int = 1, kind: str = "elbo", n_steps: int = 0
+    ) -> None:
+        super().__init__(module, round(n_steps * getattr(module, "beta_warmup", 0.0)))
         held_back = {name: getattr(module, name, start) for name, start in _FREE.items()}
         if kind not in ELBOS:
             raise ValueError(
@@ -293,11 +348,11 @@ class ElboObjective(Objective):
                 f"{', '.join(map(repr, ELBOS))}"
             )
         if kind == "elbo":
-            self.elbo: RowELBO = AnalyticELBO(particles, **held_back)
+            self.elbo: RowELBO = AnalyticELBO(particles, held_back["beta"], held_back["free_bits"])
         elif held_back != _FREE:
             raise ValueError(
-                f"ElboObjective: kind={kind!r} has one bound, of beta 1 and no free bits; got "
-                f"{held_back}; take kind='elbo', or leave these at {_FREE}"
+                f"ElboObjective: kind={kind!r} has one bound, of beta 1 from the first step and no "
+                f"free bits; got {held_back}; take kind='elbo', or leave these at {_FREE}"
             )
         else:
             bound = ImportanceWeightedELBO if kind == "iwae" else DoublyReparameterisedELBO
@@ -318,6 +373,10 @@ class ElboObjective(Objective):
                 batch.get("context"),
                 weight=batch.get("weight"),
             )
+
+    def divergence(self, parts: Parts) -> Tensor:
+        """The weighted KL divergence, in nats a row."""
+        return parts["loss"] - parts["reconstruction"]
 
 
 def _mean_by(weight: Tensor | None) -> Callable[[Tensor], Tensor]:

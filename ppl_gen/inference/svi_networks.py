@@ -55,10 +55,12 @@ def train(
     from ppl_gen.inference.elbos import ElboObjective
     from ppl_gen.inference.training import loop
 
-    training = settings(method, len(np.asanyarray(data["x"])))
+    n_rows = len(np.asanyarray(data["x"]))
+    training = settings(method, n_rows)
+    n_steps = training.epochs * training.n_batches(n_rows)
     climbed = {"objective": method.objective, "particles": method.particles}
     return loop.train(
-        ElboObjective(module, particles=method.particles, kind=method.objective),
+        ElboObjective(module, method.particles, method.objective, n_steps),
         data,
         training,
         seed=seed,

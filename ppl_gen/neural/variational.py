@@ -51,6 +51,8 @@ class VariationalAutoencoder(DensityModule):
         Weight of the KL divergence in the loss that trains [3]_.
     free_bits : float
         Nats of each latent that training does not hold down [4]_, equation 15.
+    beta_warmup : float
+        Share of the training over which `beta` rises from zero.
 
     References
     ----------
@@ -77,12 +79,13 @@ class VariationalAutoencoder(DensityModule):
         gaps: bool = False,
         beta: float = 1.0,
         free_bits: float = 0.0,
+        beta_warmup: float = 0.0,
     ) -> None:
         super().__init__(width, context_width)
         self.likelihood, self.posterior, self.latent_prior = likelihood, posterior, prior
         self.encoder, self.decoder = encoder, decoder
         self.latent_dim, self.gaps = latent_dim, gaps
-        self.beta, self.free_bits = beta, free_bits
+        self.beta, self.free_bits, self.beta_warmup = beta, free_bits, beta_warmup
 
     # -- the parts -----------------------------------------------------------------------------
 

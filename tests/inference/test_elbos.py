@@ -1,8 +1,10 @@
 """Bounds and their gradients against explicit formulas, and against Pyro's own ELBOs."""
 
 import math
+import signal
 from types import SimpleNamespace
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -19,6 +21,8 @@ from ppl_gen.inference.elbos import (
     ElboObjective,
     ImportanceWeightedELBO,
 )
+from ppl_gen.inference.training.loop import train
+from ppl_gen.inference.training.settings import Training
 
 ROWS, WIDTH, SIZE = 6, 3, 2
 KINDS = (AnalyticELBO, ImportanceWeightedELBO, DoublyReparameterisedELBO)
@@ -256,6 +260,70 @@ def test_the_objective_is_the_bound_of_the_public_programs(kind):
         assert torch.isfinite(objective.validate(batch)["loss"])
 
 
+class Stopped(ElboObjective):
+    """Warmed up over half of the steps, and interrupted by Ctrl-C in one of them."""
+
+    def __init__(self, module, n_steps, at=-1):
+        module.beta_warmup = 0.5
+        super().__init__(module, n_steps=n_steps)
+        self.at, self.shares = at, []
+
+    def step(self, batch, descend):
+        self.shares.append(self.module.warmed.item())
+        if len(self.shares) == self.at:
+            signal.raise_signal(signal.SIGINT)
+        return super().step(batch, descend)
+
+
+def test_beta_rises_with_the_steps():
+    net = Linear()
+    net.beta, net.free_bits, net.beta_warmup = 2.0, 0.3, 0.4
+    objective = ElboObjective(net, n_steps=10)
+    batch = {"x": net.x}
+    for step in range(6):
+        assert objective.settled == (step >= 4)
+        torch.manual_seed(1)
+        whole = objective.losses(batch)
+        descended = []
+        torch.manual_seed(1)
+        parts = objective.step(batch, lambda loss, parts, to=descended: to.append(loss))
+        kept = AnalyticELBO(beta=2.0 * min(step / 4, 1.0), free_bits=0.3)
+        assert_same(descended[0], run(kept, net)[0]["loss"], net)
+        # What is told and validated is the whole of it.
+        torch.testing.assert_close(parts, whole)
+        torch.manual_seed(1)
+        torch.testing.assert_close(objective.validate(batch), whole)
+    assert "warmed" not in net.state_dict()
+
+
+def trained(objective, **settings):
+    settings = {"epochs": 10, "batch_size": 20, "learning_rate": 0.05} | settings
+    rows = {"x": np.random.default_rng(0).normal(size=(60, WIDTH))}
+    return objective, train(objective, rows, Training(**settings))
+
+
+def test_a_rise_that_is_interrupted_goes_on(tmp_path):
+    kept = {"checkpoint": tmp_path, "checkpoint_minutes": 60.0}
+    with pytest.warns(RuntimeWarning, match="interrupted"):
+        trained(Stopped(Linear(), 30, at=8), **kept)
+    resumed, _ = trained(Stopped(Linear(), 30), **kept)
+    whole, _ = trained(Stopped(Linear(), 30))
+    assert resumed.shares == whole.shares[8:]
+    assert whole.shares == pytest.approx([*(np.arange(15) / 15), *[1.0] * 15])
+    for mine, exact in zip(resumed.module.parameters(), whole.module.parameters(), strict=True):
+        assert torch.equal(mine, exact)
+
+
+def test_epochs_of_the_rise_are_no_candidates():
+    # A validation that gets worse ends no rise; where the rise outlasts the training, the last
+    # weights are kept.
+    _, found = trained(Stopped(Linear(), 30), validation=0.2, patience=1, learning_rate=10.0)
+    assert found.best_epoch > 5
+    assert found.n_epochs > 5
+    _, found = trained(Stopped(Linear(), 90), validation=0.2, patience=1)
+    assert found.best_epoch == found.n_epochs == 10
+
+
 def test_pyro_checks_the_first_batch():
     net = Linear()
 
@@ -271,9 +339,9 @@ def test_bounds_that_cannot_be():
     net = Linear()
     with pytest.raises(ValueError, match=r"no bound 'elbow'; expected one of 'elbo', 'iwae', 'd"):
         ElboObjective(net, kind="elbow")
-    for name, value in {"beta": 2.0, "free_bits": 0.1}.items():
+    for name, value in {"beta": 2.0, "free_bits": 0.1, "beta_warmup": 0.5}.items():
         held = SimpleNamespace(model=net.model, guide=net.guide, **{name: value})
-        with pytest.raises(ValueError, match="kind='iwae' has one bound, of beta 1 and no free"):
+        with pytest.raises(ValueError, match="kind='iwae' has one bound, of beta 1 from the first"):
             ElboObjective(held, kind="iwae")
     with pytest.raises(NotImplementedError, match="TransformedDistribution; expected normals"):
         run(DoublyReparameterisedELBO(2), Linear(latent=transformed))

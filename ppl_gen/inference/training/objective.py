@@ -65,6 +65,11 @@ class Objective(ABC):
         """Parameters by the player whose optimiser moves them: one, unless there is a game."""
         return {"loss": [p for p in self.module.parameters() if p.requires_grad]}
 
+    @property
+    def settled(self) -> bool:
+        """Whether steps descend by now what is validated; epochs before are no candidates."""
+        return True
+
     @abstractmethod
     def losses(self, batch: Batch) -> Parts:
         """Return the mean "loss" a row, and whatever else is to be recorded."""

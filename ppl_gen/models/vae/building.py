@@ -87,6 +87,11 @@ def check_settings(model: Any, who: str, row_shape: Sequence[int]) -> None:
         value = getattr(model, name)
         if not _is_number(value) or not 0.0 <= value < float("inf"):
             raise ValueError(f"{who}: {name} is {value!r}; expected zero or a positive number")
+    if not _is_number(model.beta_warmup) or not 0.0 <= model.beta_warmup <= 1.0:
+        raise ValueError(
+            f"{who}: beta_warmup is {model.beta_warmup!r}; expected a share of the training from 0 "
+            "to 1"
+        )
     noise = model.noise
     named = isinstance(noise, str) and noise in ("learned", "column")
     if not named and not (_is_number(noise) and 0.0 < noise < float("inf")):

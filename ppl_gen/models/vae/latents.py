@@ -202,8 +202,8 @@ class Latents(DeepModel):
             others = f"the guide of {'the others' if active else 'all'} is the prior"
             warnings.warn(
                 f"{self._who}.fit: {active or 'none'} of {count} latents are active; {others}, "
-                "whatever the row (posterior collapse); use a smaller latent_dim, free_bits, or a "
-                "beta that is warmed up",
+                "whatever the row (posterior collapse); use a smaller latent_dim, free_bits, or "
+                "beta_warmup",
                 RuntimeWarning,
                 stacklevel=5,
             )

@@ -69,6 +69,10 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImportanceSampled):
     free_bits : float
         Nats of each latent that training does not hold down, against collapse (Kingma et al.
         2016, equation 15).
+    beta_warmup : float
+        Share of the training (of its `epochs` at most) over which beta rises from zero, against
+        collapse (Bowman et al. 2016, section 3.1; Sonderby et al. 2016, section 2.3). History and
+        validation are of the full beta throughout, and the best epoch is one after the rise.
     noise : "learned", "column" or float
         Of the normal likelihood: one variance for all standardised columns (images are scaled by
         one number, so that it is one variance of all pixels); one a column; or a variance as
@@ -138,6 +142,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImportanceSampled):
         prior: str = "normal",
         beta: float = 1.0,
         free_bits: float = 0.0,
+        beta_warmup: float = 0.0,
         noise: str | float = "learned",
         n_levels: int | None = None,
         image_shape: Sequence[int] | None = None,
@@ -156,6 +161,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImportanceSampled):
         self.prior = prior
         self.beta = beta
         self.free_bits = free_bits
+        self.beta_warmup = beta_warmup
         self.noise = noise
         self.n_levels = n_levels
         self.image_shape = image_shape
@@ -229,6 +235,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImportanceSampled):
             facts["gaps"],
             float(self.beta),
             float(self.free_bits),
+            float(self.beta_warmup),
         )
         rows = torch.zeros(facts["n_pseudo"], width)
         self._give_prior(module, rows, rows.new_zeros(len(rows), context_width))

@@ -255,7 +255,7 @@ class SemiSupervisedVAE(ClassifierMixin, DeepModel):  # type: ignore[misc]
 
     def _facts(self, values: Array, row_shape: tuple[int, ...]) -> dict[str, Any]:
         who = f"{self._who}.fit"
-        settings = {"prior": "normal", "beta": 1.0, "free_bits": 0.0}
+        settings = {"prior": "normal", "beta": 1.0, "free_bits": 0.0, "beta_warmup": 0.0}
         check_settings(SimpleNamespace(**self.get_params(deep=False), **settings), who, row_shape)
         if not (isinstance(self.alpha, Real) and 0.0 <= self.alpha < math.inf):
             raise ValueError(

@@ -191,6 +191,7 @@ class VQVAE(TransformerMixin, DeepModel):  # type: ignore[misc]
             )
         # The network's settings are those of a VAE, which has others besides.
         others = {"posterior": "mean_field", "prior": "normal", "beta": 1.0, "free_bits": 0.0}
+        others["beta_warmup"] = 0.0
         settings = self.get_params(deep=False) | others | {"latent_dim": self.code_dim}
         check_settings(SimpleNamespace(**settings), self._who, row_shape)
         if not (isinstance(self.commitment, Real) and 0.0 <= self.commitment < math.inf):
