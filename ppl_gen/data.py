@@ -240,6 +240,38 @@ def to_numpy(X: Any) -> Any:
     return X
 
 
+def counted_rows(sample_weight: Any, X: Any, *others: Any) -> tuple[Any, ...]:
+    """Leave out rows of weight zero, before anything is read off them: none teaches a category.
+
+    Parameters
+    ----------
+    sample_weight : (n,), or a number for all
+    X : table, images or list of sequences, of n
+    *others : (n,) each, or None
+        What goes with the rows, such as labels.
+
+    Returns
+    -------
+    sample_weight, X, *others
+        Of the rows that count.
+
+    Raises
+    ------
+    ValueError
+        If lengths differ, or weights are negative, no finite numbers or all zero.
+    """
+    # Programs are written without scikit-learn.
+    from sklearn.utils import _safe_indexing, indexable
+    from sklearn.utils.validation import _check_sample_weight
+
+    arrays = indexable(*map(to_numpy, (X, *others)))
+    weight = _check_sample_weight(sample_weight, arrays[0], ensure_non_negative=True)
+    rows = np.flatnonzero(weight)
+    if len(rows) < len(weight):
+        arrays = [None if array is None else _safe_indexing(array, rows) for array in arrays]
+    return weight[rows], *arrays
+
+
 def read_frame(frame: Any, who: str, *, columns_first: bool = False) -> tuple[Matrix, Schema]:
     """Encode the frame to be fitted, and remember what it looked like.
 

@@ -13,15 +13,11 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from sklearn.base import DensityMixin, clone
-from sklearn.utils.validation import (
-    _check_sample_weight,
-    check_consistent_length,
-    check_is_fitted,
-)
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from ppl_gen.contexts import ContextCode
 from ppl_gen.counts import check_count
-from ppl_gen.data import Schema, is_frame, refuse_gaps, to_numpy
+from ppl_gen.data import Schema, counted_rows, is_frame, refuse_gaps, to_numpy
 from ppl_gen.engines.devices import resolve_device
 from ppl_gen.estimator import GenerativeModel
 from ppl_gen.inference.base import ONE_AT_A_TIME, InferenceMethod, resolve
@@ -108,6 +104,7 @@ class DeepModel(DensityMixin, GenerativeModel):  # type: ignore[misc]
         context : (n,) labels or (n, C) numbers, optional
             What the density is to be conditional on.
         sample_weight : (n,), optional
+            A row of weight zero is left out: it teaches no label, range or category either.
 
         Returns
         -------
@@ -133,6 +130,8 @@ class DeepModel(DensityMixin, GenerativeModel):  # type: ignore[misc]
         self, X: Any, y: Any, context: Any, sample_weight: Any
     ) -> tuple[dict[str, Array], dict[str, Any], ContextCode | None]:
         """Read what is to be fitted: arrays by row, the network's facts, the contexts' code."""
+        if sample_weight is not None:
+            sample_weight, X, context = counted_rows(sample_weight, X, context)
         values = self._read_rows_flat(X, reset=True)
         network.check_digits(values, self._torch_dtype(), self.schema_.names, f"{self._who}.fit")
         data: dict[str, Array] = {"x": values}
@@ -142,10 +141,7 @@ class DeepModel(DensityMixin, GenerativeModel):  # type: ignore[misc]
             code = ContextCode.of(context, f"{self._who}.fit")
             data["context"] = code.encode(context, f"{self._who}.fit")
         if sample_weight is not None:
-            data["weight"] = _check_sample_weight(sample_weight, values, ensure_non_negative=True)
-            # A row without weight is no row.
-            counted = data["weight"] > 0.0
-            data = {name: array[counted] for name, array in data.items()}
+            data["weight"] = sample_weight
         if len(data["x"]) < self.min_rows:
             raise ValueError(
                 f"{self._who}.fit: n_samples={len(data['x'])}, but a distribution is learned from "

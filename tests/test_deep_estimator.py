@@ -207,6 +207,25 @@ def test_weights_count_as_rows_do(iris):
     np.testing.assert_allclose(clone(model).fit(rows).log_prob(x), weighed, atol=1e-2)
 
 
+@pytest.mark.parametrize("kind", ["labels", "covariates"])
+def test_rows_of_weight_zero_teach_nothing_of_contexts(iris, kind):
+    x, species = iris
+    weight = np.repeat([2.0, 0.0, 1.0], 50)
+    context = species if kind == "labels" else np.linspace(0.0, 1.0, 150) + weight
+    rows = np.flatnonzero(weight)
+    x = np.where(weight[:, None] > 0.0, x, np.nan)  # what is not there has no gaps
+    model = NormalModel(inference=QUICK, random_state=0)
+    alone = clone(model).fit(x[rows], context=context[rows], sample_weight=weight[rows])
+    model.fit(x, context=context, sample_weight=weight)
+    known = {"context": context[rows]}
+    np.testing.assert_array_equal(
+        model.log_prob(x[rows], **known), alone.log_prob(x[rows], **known)
+    )
+    if kind == "labels":
+        with pytest.raises(ValueError, match="not seen in fit"):
+            model.sample(2, context=context[70])
+
+
 def test_a_fit_that_fails_costs_nothing(iris):
     x, _ = iris
     model = NormalModel(inference=QUICK, random_state=0).fit(x)
