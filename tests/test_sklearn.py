@@ -50,6 +50,10 @@ def expected_failures(estimator):
     if isinstance(estimator, NormalizingFlow):
         reason = "a row that is there twice comes in other minibatches than one of weight two"
         return {"check_sample_weight_equivalence_on_dense_data": reason}
+    if isinstance(estimator, BayesClassifier):
+        # Three rows of it are taken, though as equal; tests/test_bayes_rule_weights.py has more.
+        reason = "the one row of a class is too few to fit, whatever its weight"
+        return {"check_sample_weight_equivalence_on_dense_data": reason}
     if not isinstance(estimator, FactorAnalysis):
         return {}
     # Fifteen rows of ten columns of noise: one column's own noise goes to zero, on the way to

@@ -12,6 +12,7 @@ from sklearn.utils.validation import (
     check_consistent_length,
     check_is_fitted,
     column_or_1d,
+    has_fit_parameter,
     validate_data,
 )
 
@@ -19,7 +20,7 @@ from ppl_gen.bayes_rule.densities import OneEach, Shared
 from ppl_gen.bayes_rule.reading import labels, listed
 from ppl_gen.bayes_rule.sites import log_normalised
 from ppl_gen.counts import check_count
-from ppl_gen.data import is_frame, to_numpy, with_categories
+from ppl_gen.data import counted_rows, is_frame, to_numpy, with_categories
 
 Array = Any
 
@@ -38,7 +39,8 @@ class BayesClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Cloned for every class.
     priors : None, "dirichlet" or (C,)
         Class probabilities: the empirical ones; their posterior mean under a uniform Dirichlet
-        prior, (n_c + 1) / (n + C); or as given.
+        prior, (n_c + 1) / (n + C), where n_c is the number, or sum of weights, of a class's rows;
+        or as given.
     shared : bool
         Fit one model to all rows, with the class as its context, so that classes share what they
         have in common: for models that take a context, as flows, VAEs and autoregressive ones.
@@ -67,7 +69,7 @@ class BayesClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.priors = priors
         self.shared = shared
 
-    def fit(self, X: Any, y: Any) -> Self:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Fit one model a class, or the conditional one.
 
         Parameters
@@ -75,6 +77,9 @@ class BayesClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         X : table of (n, D), images of (n, H, W) or (n, H, W, C), or a list of sequences
             Whatever the model takes.
         y : (n,)
+        sample_weight : (n,) or None
+            Weights of the rows, or of whole sequences, in the models and in the priors that are
+            learned. A row of weight zero is left out.
 
         Returns
         -------
@@ -83,10 +88,11 @@ class BayesClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises
         ------
         TypeError
-            If the model is a classifier, or is to be shared but takes no context.
+            If the model is a classifier, is to be shared but takes no context, or is to weigh
+            rows but its ``fit`` takes no ``sample_weight``.
         ValueError
-            If labels are missing or all the same, priors are not one a class, or the rows of a
-            class cannot be fitted.
+            If labels are missing or all the same, weights are negative or all zero, priors are
+            not one a class, or the rows of a class cannot be fitted.
         """
         if is_classifier(self.model):
             name = type(self.model).__name__
@@ -101,6 +107,14 @@ class BayesClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 "class by; expected a conditional model, such as NormalizingFlow or VAE, or "
                 "shared=False, which fits one model a class"
             )
+        if sample_weight is not None:
+            if not has_fit_parameter(self.model, "sample_weight"):
+                name = type(self.model).__name__
+                raise TypeError(
+                    f"BayesClassifier.fit: sample_weight was given, but {name}.fit takes none; "
+                    "leave it out, or take a model that weighs rows, such as GaussianMixture"
+                )
+            sample_weight, X, y = counted_rows(sample_weight, X, y)
         X = self._check(X, reset=True)
         y = labels(y)
         check_consistent_length(X, y)
@@ -111,9 +125,9 @@ class BayesClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 "BayesClassifier.fit: y has one class only; a classifier needs rows of 2 classes "
                 "or more"
             )
-        self.class_prior_ = self._class_prior(np.bincount(codes))
+        self.class_prior_ = self._class_prior(np.bincount(codes, sample_weight))
         kind = Shared if self.shared else OneEach
-        self._densities = kind.fit(self.model, X, self.classes_, codes)
+        self._densities = kind.fit(self.model, X, self.classes_, codes, sample_weight)
         self.models_ = self._densities.models
         return self
 

@@ -30,7 +30,7 @@ class OneEach:
         self.models = models
 
     @classmethod
-    def fit(cls, model: Any, X: Any, labels: Array, codes: Array) -> Self:
+    def fit(cls, model: Any, X: Any, labels: Array, codes: Array, weights: Array | None) -> Self:
         """Fit a clone of the model for every class."""
         # Every class must know the categories of all, and its network what values are like.
         pattern = with_all_codes(model, X)
@@ -40,7 +40,9 @@ class OneEach:
             rows = np.flatnonzero(codes == code)
             try:
                 one = pattern.with_facts_of(X) if told else clone(pattern)
-                models.append(_with_own_checkpoint(one, code).fit(_safe_indexing(X, rows)))
+                one = _with_own_checkpoint(one, code)
+                weighing = {} if weights is None else {"sample_weight": weights[rows]}
+                models.append(one.fit(_safe_indexing(X, rows), **weighing))
             except (ValueError, FloatingPointError) as error:
                 kind = ValueError if isinstance(error, ValueError) else FloatingPointError
                 raise kind(
@@ -109,9 +111,10 @@ class Shared:
         return [self.model]
 
     @classmethod
-    def fit(cls, model: Any, X: Any, labels: Array, codes: Array) -> Self:
+    def fit(cls, model: Any, X: Any, labels: Array, codes: Array, weights: Array | None) -> Self:
         """Fit a clone of the model to all rows."""
-        return cls(clone(model).fit(X, context=labels[codes]), labels)
+        weighing = {} if weights is None else {"sample_weight": weights}
+        return cls(clone(model).fit(X, context=labels[codes], **weighing), labels)
 
     def log_prob(self, X: Any) -> Array:
         """Log density of each row under each class: (n, C)."""
