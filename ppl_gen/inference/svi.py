@@ -115,7 +115,7 @@ class SVI(InferenceMethod):
     .. [4] Burda, Y., Grosse, R. and Salakhutdinov, R. (2016). Importance weighted autoencoders.
        ICLR, eq. 8.
     .. [5] Tucker, G. et al. (2019). Doubly reparameterized gradient estimators for Monte Carlo
-       objectives. ICLR, eq. 8.
+       objectives. ICLR, arXiv:1810.04152: IWAE-DReG.
 
     Examples
     --------
@@ -189,7 +189,8 @@ class SVI(InferenceMethod):
         ValueError
             A setting out of range, or one that means nothing to a network.
         FloatingPointError
-            The loss or a gradient was no finite number; the step is named.
+            The loss or a gradient was no finite number before any epoch was validated; the step
+            is named. Later that is a warning, and the best weights are kept.
         """
         from ppl_gen.inference import svi_networks
 

@@ -205,7 +205,7 @@ class _Run:
         self.best: dict[str, Any] | None = None
         self.epoch = self.batch = self.step = 0
         self.seconds = 0.0
-        self.late = self._checked = False
+        self.late = False
         self.history: list[dict[str, float]] = []
         self.means = Means()
         self.checkpoint: Checkpoint | None = None
@@ -226,6 +226,8 @@ class _Run:
         )
         try:
             with bar, ExitStack() as unchecked:
+                if self.step:
+                    unchecked.enter_context(pyro.validation_enabled(False))
                 while stopped is None:
                     stopped = self._run_epoch(interrupts, bar, unchecked)
                     if self.batch == self.rows.n_batches:
@@ -234,7 +236,7 @@ class _Run:
                         bar.update()
                         if stopped != "interrupted":  # time over with the last epoch cost none
                             stopped = self._ended()
-            part = self._row(validate=stopped != "interrupted") if self.batch else None
+                part = self._row(validate=stopped != "interrupted") if self.batch else None
             self._save()
         except NonFinite as error:
             if self.best is None:
@@ -280,10 +282,9 @@ class _Run:
             self.batch += 1
             self.step += 1
             self.weights.update(self.step)
-            if not self._checked:
+            if self.step == 1:
                 # Distributions have checked one batch; they would wait for the device at each.
                 unchecked.enter_context(pyro.validation_enabled(False))
-                self._checked = True
             now = time.perf_counter()
             self.seconds = now - self._begun
             pressed, self.late, due = self.processes.agree(

@@ -15,6 +15,7 @@ from training_cases import Denoiser, Normal, rows, same, weights
 from ppl_gen import SVI, VAE, MaximumLikelihood, Training
 from ppl_gen.inference.training.checkpoint import CheckpointError
 from ppl_gen.inference.training.loop import train
+from ppl_gen.inference.training.objective import NegativeLogLikelihood
 
 TESTS = Path(__file__).parents[2]
 
@@ -38,6 +39,7 @@ sys.path.insert(0, {tests!r})
 from training_cases import Denoiser, rows
 from ppl_gen import Training
 from ppl_gen.inference.training.loop import train
+from ppl_gen.inference.training.objective import NegativeLogLikelihood
 train(Denoiser(kill_at={kill_at}), rows(), Training(checkpoint={path!r}, **{settings!r}), seed=3)
 """
 
@@ -174,6 +176,31 @@ def test_a_run_that_diverged_leaves_its_checkpoint_and_ends_so_again(tmp_path, m
     assert found.best_epoch == trained.best_epoch
     assert same(weights(again.module), weights(first.module))
     assert not same(weights(first.module), weights(run()[0].module))
+
+
+def test_a_run_that_goes_on_takes_a_number_that_is_not_finite_as_the_first_did(tmp_path):
+    class Breaking(NegativeLogLikelihood):
+        def losses(self, batch):
+            # Distributions that check their arguments would refuse these.
+            broken = np.nan if self.module.loc[0] > 0.25 else 0.0
+            return super().losses({"x": batch["x"] + broken})
+
+    settings = Training(
+        epochs=9,
+        batch_size=10,
+        learning_rate=0.05,
+        validation=0.2,
+        checkpoint=tmp_path / "c",
+        checkpoint_minutes=1e-9,
+    )
+    found = []
+    for _ in range(2):
+        module = Normal(3)
+        with pytest.warns(RuntimeWarning, match="the loss is nan at step"):
+            trained = train(Breaking(module), {"x": 3.0 + rows()["x"]}, settings)
+        found.append((trained.stopped, weights(module)))
+    assert found[0][0] == found[1][0] == "diverged"
+    assert same(found[0][1], found[1][1])
 
 
 def test_a_part_of_an_epoch_whose_validation_is_not_finite_is_not_kept(tmp_path, monkeypatch):

@@ -23,6 +23,7 @@ IN_EACH_PROCESS = """
 import json, os, sys
 sys.path.insert(0, {tests!r})
 import torch
+import warnings
 from training_cases import Normal, rows
 from ppl_gen import MaximumLikelihood, Training
 
@@ -40,6 +41,21 @@ found = {{
     "best_epoch": trained.best_epoch,
     "threads": torch.get_num_threads(),
 }}
+
+class Breaking(Normal):  # in the second process alone
+    steps = 0
+    def log_prob(self, x, context=None):
+        self.steps += self.training
+        broken = self.steps == 13 and os.environ["RANK"] == "1"
+        return super().log_prob(x) * (float("nan") if broken else 1.0)
+
+broken = Breaking(3)
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    training = Training(**{settings!r})
+    trained = MaximumLikelihood(training=training).train(broken, rows(), seed=3)
+found["broken"] = [broken.loc.tolist(), trained.stopped, trained.best_epoch]
+found["told"] = [str(w.message) for w in caught if w.category is RuntimeWarning]
 with open({out!r} + os.environ["RANK"], "w") as file:
     json.dump(found, file)
 """
@@ -80,6 +96,13 @@ def test_two_processes_come_to_what_one_comes_to(tmp_path):
     np.testing.assert_allclose(first["history"], losses, rtol=1e-5)
     assert first["best_epoch"] == trained.best_epoch
     assert (tmp_path / "checkpoint" / "checkpoint.json").is_file()
+
+    # A number that is not finite in one of them ends it in all, with the same weights.
+    assert first["broken"] == second["broken"]
+    assert first["broken"][1:] == ["diverged", 3]
+    for found in (first, second):
+        (told,) = found["told"]
+        assert "the loss is nan at step 13 (epoch 4, batch 1 of 4)" in told
 
 
 UNTIL_KILLED = """
