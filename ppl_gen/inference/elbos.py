@@ -227,8 +227,8 @@ class DoublyReparameterisedELBO(ImportanceWeightedELBO):
     """The bound of K particles, with a gradient for guides that does not fade with K.
 
     The gradient of the guide's parameters is ``sum_k w_k^2 d log w_k / dz_k  dz_k / dphi``, with
-    normalised weights [1]_, equation 8; that of the model's parameters is the importance-weighted
-    bound's. Guides are normal.
+    normalised weights, the IWAE-DReG estimator of [1]_; that of the model's parameters is the
+    importance-weighted bound's. Guides are normal.
 
     Parameters
     ----------
@@ -267,8 +267,8 @@ class DoublyReparameterisedELBO(ImportanceWeightedELBO):
 class WarmedObjective(Objective):
     """An objective that counts the KL divergence for more with each step, until it counts in full.
 
-    Against latents that are given up before the decoder has learned to use them [1]_, section 3.1;
-    the rise is linear, as in [2]_, section 2.3. What is recorded and validated is the whole
+    Against latents that are given up before the decoder has learned to use them: the annealing of
+    [1]_, with a linear rise, the warm-up of [2]_. What is recorded and validated is the whole
     objective at every step, so that epochs can be compared.
 
     Parameters

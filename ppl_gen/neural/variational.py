@@ -58,7 +58,7 @@ class VariationalAutoencoder(DensityModule):
     ----------
     .. [1] Kingma, D. P. and Welling, M. (2014). Auto-encoding variational Bayes. ICLR.
     .. [2] Mattei, P.-A. and Frellsen, J. (2019). MIWAE: deep generative modelling and imputation
-       of incomplete data sets. ICML, section 2.2.
+       of incomplete data sets. ICML, arXiv:1812.02633.
     .. [3] Higgins, I. et al. (2017). beta-VAE. ICLR, equation 4.
     .. [4] Kingma, D. P. et al. (2016). Improved variational inference with inverse autoregressive
        flow. NeurIPS, arXiv:1606.04934.
@@ -215,7 +215,8 @@ class VariationalAutoencoder(DensityModule):
     def complete(self, x: Tensor, context: Tensor | None = None, n_draws: int = N_DRAWS) -> Tensor:
         """Fill in what is missing by its conditional mean, or mode where values are labels.
 
-        Self-normalised importance sampling [2]_, equation 13, of codes given what is observed.
+        Self-normalised importance sampling of codes given what is observed: the single imputation
+        of [2]_.
         """
         codes, log_weights = self.importance(x, context, n_draws)
         shares = log_weights.softmax(0)

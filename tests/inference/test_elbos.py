@@ -162,7 +162,7 @@ def test_the_doubly_reparameterised_gradient(particles, latent):
     likelihood, prior, guide = terms(net, noise)
     bound = (likelihood + prior - guide).logsumexp(0) - math.log(particles)
     torch.testing.assert_close(parts["loss"], -bound.mean())
-    # Tucker et al. (2019), equation 8, written out.
+    # The IWAE-DReG estimator of Tucker et al. (2019), written out.
     loc, scale = net.x @ net.a, softplus(net.s)
     z = loc + scale * noise
     free = z.detach().requires_grad_()

@@ -150,7 +150,8 @@ class ImportanceSampled(Latents):
             Of the draws.
         context : one of the fit's kind for all rows, or one a row; for conditional densities
         n_importance : int
-            Codes of each row that the guide proposes: Mattei and Frellsen (2019), section 3.2.
+            Codes of each row that the guide proposes: the imputations of Mattei and Frellsen
+            (2019), single and multiple.
 
         Returns
         -------

@@ -71,8 +71,9 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImportanceSampled):
         2016, equation 15).
     beta_warmup : float
         Share of the training (of its `epochs` at most) over which beta rises from zero, against
-        collapse (Bowman et al. 2016, section 3.1; Sonderby et al. 2016, section 2.3). History and
-        validation are of the full beta throughout, and the best epoch is one after the rise.
+        collapse (Bowman et al. 2016, arXiv:1511.06349; Sonderby et al. 2016, arXiv:1602.02282).
+        History and validation are of the full beta throughout, and the best epoch is one after
+        the rise.
     noise : "learned", "column" or float
         Of the normal likelihood: one variance for all standardised columns (images are scaled by
         one number, so that it is one variance of all pixels); one a column; or a variance as
