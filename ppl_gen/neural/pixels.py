@@ -17,12 +17,42 @@ from ppl_gen.neural.ancestral import Particles, Steps, draw_missing, evidence
 from ppl_gen.neural.density import DensityModule
 from ppl_gen.neural.levels import level_distribution, level_parameters
 
-__all__ = ["MaskedConv2d", "PixelCNN", "PixelDensity", "PixelSteps", "channel_groups"]
+__all__ = [
+    "MaskedConv2d",
+    "PixelCNN",
+    "PixelDensity",
+    "PixelSteps",
+    "channel_groups",
+    "place_waves",
+]
+
+#: Cosines that tell the row of a pixel, and as many its column.
+N_WAVES = 4
 
 
 def channel_groups(n_features: int, n_channels: int) -> Tensor:
     """Group of each feature, in equal parts, one a channel: (n_features,)."""
     return torch.arange(n_features) * n_channels // n_features
+
+
+def place_waves(height: int, width: int) -> Tensor:
+    """Where each pixel is, as cosines of its row and of its column: (1, 8, H, W).
+
+    Waves of half a period to two periods an image: near pixels are told alike things.
+
+    Examples
+    --------
+    >>> from ppl_gen.neural.pixels import place_waves
+    >>> rows, columns = place_waves(28, 28)[0].chunk(2)
+    >>> bool((rows[0].diff(dim=0) < 0.0).all() and (rows.diff(dim=2) == 0.0).all())
+    True
+    """
+    waves = [
+        torch.cos(torch.pi * torch.arange(1, N_WAVES + 1)[:, None] * (torch.arange(n) + 0.5) / n)
+        for n in (height, width)
+    ]
+    rows, columns = waves[0][:, :, None], waves[1][:, None, :]
+    return torch.cat([rows.expand(-1, -1, width), columns.expand(-1, height, -1)])[None]
 
 
 class MaskedConv2d(nn.Conv2d):
@@ -240,7 +270,8 @@ def gate(features: Tensor) -> Tensor:
 class GatedLayer(nn.Module):
     """Gated layer of two stacks: what lies above, and what lies to the left.
 
-    Figure 2 of van den Oord et al. 2016 (arXiv:1606.05328); equation 4 for the context.
+    Figure 2 of van den Oord et al. 2016 (arXiv:1606.05328); equation 4 for the context. The place
+    of a pixel opens the gates as the context does: a convolution alone is the same everywhere.
     """
 
     def __init__(
@@ -262,6 +293,7 @@ class GatedLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.residual = MaskedConv2d(groups, groups, (1, 1), strict=False)
         self.context = nn.Linear(context_width, 4 * width) if context_width else None
+        self.place = nn.Conv2d(2 * N_WAVES, 4 * width, 1, bias=False)
 
     def biases(self, context: Tensor | None) -> tuple[Tensor | float, Tensor | float]:
         """What the context adds to the stacks: (n, C) -> two of (n, 2 F, 1, 1)."""
@@ -270,10 +302,13 @@ class GatedLayer(nn.Module):
         above, left = self.context(context)[:, :, None, None].chunk(2, 1)
         return above, left
 
-    def above(self, padded: Tensor, biases: tuple[Any, Any]) -> tuple[Tensor, Tensor]:
+    def above(
+        self, padded: Tensor, biases: tuple[Any, Any], places: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Vertical stack: its features, and what it tells the horizontal one."""
-        found = self.vertical(padded) + biases[0]
-        return gate(found), self.link(found) + biases[1]
+        own, left = places.chunk(2, 1)
+        found = self.vertical(padded) + biases[0] + own
+        return gate(found), self.link(found) + biases[1] + left
 
     def along(self, padded: Tensor, told: Tensor) -> Tensor:
         """Horizontal stack, of what lies to the left and what the vertical one tells."""
@@ -304,6 +339,9 @@ class PixelCNN(PixelDensity):
     Notes
     -----
     Two stacks leave no blind spot (van den Oord et al. 2016, arXiv:1606.05328, section 2.2).
+    Every layer is told where a pixel is, by cosines of its row and column: what is likely differs
+    from place to place (cf. Liu et al. 2018, arXiv:1807.03247, and the background of Chen et al.
+    2018, arXiv:1712.09763).
     Drawing keeps the features of the last rows and columns (Ramachandran et al. 2017,
     arXiv:1704.06001): a pixel costs the same in images of any size.
 
@@ -318,6 +356,8 @@ class PixelCNN(PixelDensity):
     torch.Size([3, 4])
     """
 
+    waves: Tensor
+
     def __init__(
         self,
         image_shape: tuple[int, int, int],
@@ -331,6 +371,7 @@ class PixelCNN(PixelDensity):
     ) -> None:
         super().__init__(image_shape, n_levels, n_filters, n_logistics, context_width)
         self.reach = kernel_size // 2
+        self.register_buffer("waves", place_waves(*image_shape[:2]), persistent=False)
         inputs = [self.embedded_groups] + [self.groups] * (n_layers - 1)
         self.layers: Any = nn.ModuleList(
             GatedLayer(groups, self.groups, kernel_size, dropout, context_width, first=layer == 0)
@@ -343,7 +384,8 @@ class PixelCNN(PixelDensity):
         above = F.pad(embedded, (0, 0, 1, -1))  # down by a row: the rows above only
         left = embedded
         for layer in self.layers:
-            above, told = layer.above(F.pad(above, (reach, reach, reach, 0)), layer.biases(context))
+            padded = F.pad(above, (reach, reach, reach, 0))
+            above, told = layer.above(padded, layer.biases(context), layer.place(self.waves))
             left = layer.along(F.pad(left, (reach, 0, 0, 0)), told)
         return left
 
@@ -359,6 +401,7 @@ class ConvolutionSteps(PixelSteps):
         super().__init__(network, values)
         self.layers = list(network.layers)
         self.biases = [layer.biases(context) for layer in self.layers]
+        self.places = [layer.place(network.waves) for layer in self.layers]  # of all images
         reach, (_, width, _) = network.reach, network.image_shape
         sizes = [layer.vertical.in_channels for layer in self.layers]
         n = len(values)
@@ -377,7 +420,8 @@ class ConvolutionSteps(PixelSteps):
         for place, layer in enumerate(self.layers):
             padded = F.pad(above, (self.reach, self.reach))
             self.rows[place] = torch.cat([self.rows[place][:, :, 1:], padded], 2)
-            above, told = layer.above(self.rows[place], self.biases[place])
+            places = self.places[place][:, :, row : row + 1]
+            above, told = layer.above(self.rows[place], self.biases[place], places)
             self.told.append(told)
 
     def extend(self, columns: slice) -> Tensor:

@@ -64,6 +64,43 @@ def test_a_shallow_network_sees_as_far_as_it_says(reach):
     assert torch.equal(seen, near & before)
 
 
+def test_a_pixel_is_told_its_place():
+    # Farther from the border than the network sees: padding cannot tell it.
+    network = network_of(PixelCNN, (14, 12, 1), 3, kernel_size=3, n_layers=2)
+    blank = network.embed(torch.zeros(1, 14, 12, 1))
+    found = network.features(blank, None)[0, :, 4:, 3:-3].flatten(1).mT
+    apart = torch.cdist(found, found) + torch.eye(len(found))
+    assert apart.min() > 1e-4  # no two places alike
+    with torch.no_grad():
+        for layer in network.layers:
+            layer.place.weight.zero_()
+    found = network.features(blank, None)[0, :, 4:, 3:-3].flatten(1).mT
+    torch.testing.assert_close(found, found[:1].expand_as(found))
+
+
+def test_images_alike_but_for_their_place_are_learned():
+    # A bright pixel in the middle of a blank image: what it sees is what 38 others see.
+    torch.manual_seed(0)
+    images = torch.zeros(1, 11, 11)
+    images[0, 5, 6] = 1.0
+    network = PixelCNN((11, 11, 1), 2, n_filters=8, n_layers=2, kernel_size=3)
+    descent = torch.optim.Adam(network.parameters(), 0.03)
+    for _ in range(60):
+        descent.zero_grad()
+        loss = -network.log_prob(images.flatten(1)).mean()
+        loss.backward()
+        descent.step()
+    # One that is the same at these 39 places can do no better than 39 H(1/39) = 4.6 nats.
+    assert loss < 0.5
+
+
+def test_weights_without_places_are_refused():
+    network = network_of(PixelCNN, (3, 3, 1), 2)
+    weights = {name: w for name, w in network.state_dict().items() if "place" not in name}
+    with pytest.raises(RuntimeError, match=r"Missing key.*layers\.0\.place"):
+        network.load_state_dict(weights)
+
+
 def draw_uncached(network, values, known, context):
     """The plain sampler: the whole network once for every entry."""
     values = values.clone()

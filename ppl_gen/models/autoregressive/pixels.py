@@ -218,6 +218,7 @@ class PixelCNN(_PixelModel):
     Notes
     -----
     ``fit(X, context=labels)`` makes the density conditional, on classes or on numbers.
+    Every layer is told the row and the column of a pixel [3]_: what is likely differs by place.
     Drawing keeps what pixels share, so that one costs the same in images of any size.
 
     References
@@ -225,6 +226,8 @@ class PixelCNN(_PixelModel):
     .. [1] van den Oord et al. (2016). Conditional image generation with PixelCNN decoders.
        arXiv:1606.05328.
     .. [2] Salimans et al. (2017). PixelCNN++. arXiv:1701.05517.
+    .. [3] Liu et al. (2018). An intriguing failing of convolutional neural networks and the
+       CoordConv solution. arXiv:1807.03247.
 
     Examples
     --------
