@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 
 #: Public name -> the module that defines it. Artefacts look classes up here, never by path.
 PUBLIC: dict[str, str] = {
+    "AnomalyDetector": "ppl_gen.evaluate.anomaly",
     "BayesClassifier": "ppl_gen.bayes_rule",
     "classify": "ppl_gen.bayes_rule",
     "Conjugate": "ppl_gen.inference.conjugate",

@@ -1,9 +1,10 @@
 """A classifier by Bayes' rule from densities of its classes."""
 
+from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin, clone, is_classifier
+from sklearn.base import BaseEstimator, ClassifierMixin, is_classifier
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
@@ -17,6 +18,7 @@ from sklearn.utils.validation import (
 )
 
 from ppl_gen.bayes_rule.densities import OneEach, Shared
+from ppl_gen.bayes_rule.keeping import storable
 from ppl_gen.bayes_rule.reading import labels, listed
 from ppl_gen.bayes_rule.sites import log_normalised
 from ppl_gen.counts import check_count
@@ -258,29 +260,27 @@ class BayesClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         from ppl_gen import artifact
 
+        name = type(self).__name__
+        return artifact.write(
+            path, kind="classifier", name=name, tree=self.to_tree(), overwrite=overwrite
+        )
+
+    def to_tree(self) -> dict[str, Any]:
+        """Return the fitted classifier as plain data, less the networks of the user's own."""
         fitted = {"classes_": self.classes_, "class_prior_": self.class_prior_}
         for name in ("n_features_in_", "feature_names_in_"):
             if hasattr(self, name):
                 fitted[name] = getattr(self, name)
-        params = self.get_params(deep=False)
-        # Networks of the user's own are not saved, but for their weights.
-        names = getattr(self.model, "module_settings", ())
-        dropped = {n: None for n in names if hasattr(getattr(self.model, n), "state_dict")}
-        if not isinstance(getattr(self.model, "random_state", None), int | None):
-            dropped["random_state"] = None
-        if dropped:
-            params["model"] = clone(self.model).set_params(**dropped)
-        shared = isinstance(self._densities, Shared)  # whatever was set since
-        tree = {"params": params, "fitted": fitted, "shared": shared}
-        tree["densities"] = self._densities.to_tree()
-        return artifact.write(
-            path, kind="classifier", name=type(self).__name__, tree=tree, overwrite=overwrite
-        )
+        return {
+            "params": self.get_params(deep=False) | {"model": storable(self.model)},
+            "fitted": fitted,
+            "shared": isinstance(self._densities, Shared),  # whatever was set since
+            "densities": self._densities.to_tree(),
+        }
 
     @classmethod
-    def from_artifact(cls, artifact: Any, *, program: Any = None, modules: Any = None) -> Self:
-        """Return the classifier that an artefact holds; called by `ppl_gen.load`."""
-        tree = artifact.tree
+    def from_tree(cls, tree: dict[str, Any], modules: Mapping[str, Any] | None = None) -> Self:
+        """Return the fitted classifier that :meth:`to_tree` gave."""
         classifier = cls(**tree["params"])
         if modules:
             classifier.model.set_params(**modules)
@@ -292,6 +292,11 @@ class BayesClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         )
         classifier.models_ = classifier._densities.models
         return classifier
+
+    @classmethod
+    def from_artifact(cls, artifact: Any, *, program: Any = None, modules: Any = None) -> Self:
+        """Return the classifier that an artefact holds; called by `ppl_gen.load`."""
+        return cls.from_tree(artifact.tree, modules)
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "models_")

@@ -1,6 +1,5 @@
 """The densities of the classes: a model of each, or one that is conditional on the class."""
 
-import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -9,8 +8,8 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.utils import _safe_indexing
 
+from ppl_gen.bayes_rule.keeping import fitted_models, fitted_trees, restored
 from ppl_gen.bayes_rule.reading import concatenated, with_all_codes
-from ppl_gen.posterior.storage import tree_with_draws, with_draws
 
 Array = Any
 Modules = Mapping[str, Any]
@@ -73,21 +72,12 @@ class OneEach:
 
     def to_tree(self) -> dict[str, Any]:
         """Return the models as plain data, for an artefact."""
-        posteriors = [model.posterior_ for model in self.models]
-        return {
-            "models": [model.to_tree() for model in self.models],
-            # The one draw of a point fit follows from the parameters.
-            "posteriors": [None if p.is_point else tree_with_draws(p) for p in posteriors],
-        }
+        return fitted_trees(self.models)
 
     @classmethod
     def from_tree(cls, tree: dict[str, Any], kind: Any, labels: Array, modules: Modules) -> Self:
         """Return what :meth:`to_tree` gave, of models of a kind."""
-        models = [_restored(kind, model, modules) for model in tree["models"]]
-        for model, kept in zip(models, tree["posteriors"], strict=True):
-            if kept is not None:
-                model._posterior = with_draws(kept, model.program())
-        return cls(models)
+        return cls(fitted_models(tree, kind, modules))
 
 
 class Shared:
@@ -132,7 +122,7 @@ class Shared:
     @classmethod
     def from_tree(cls, tree: dict[str, Any], kind: Any, labels: Array, modules: Modules) -> Self:
         """Return what :meth:`to_tree` gave, of a model of a kind."""
-        return cls(_restored(kind, tree["models"][0], modules), labels)
+        return cls(restored(kind, tree["models"][0], modules), labels)
 
 
 def _with_own_checkpoint(model: Any, code: int) -> Any:
@@ -140,8 +130,3 @@ def _with_own_checkpoint(model: Any, code: int) -> Any:
     name = "inference__training__checkpoint"
     folder = model.get_params().get(name)
     return model if folder is None else model.set_params(**{name: Path(folder) / f"class_{code}"})
-
-
-def _restored(kind: Any, tree: dict[str, Any], modules: Modules) -> Any:
-    """Return a fitted model; networks of the user's own are copied, since it puts weights in."""
-    return kind.from_tree(tree, copy.deepcopy(dict(modules))) if modules else kind.from_tree(tree)

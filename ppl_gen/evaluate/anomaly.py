@@ -19,6 +19,8 @@ from sklearn.base import BaseEstimator, OutlierMixin, clone
 from sklearn.utils import _safe_indexing, check_random_state, indexable
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
+from ppl_gen.bayes_rule.keeping import fitted_models, fitted_trees, storable
+
 __all__ = ["AnomalyDetector", "Typicality", "typicality_test"]
 
 Array = Any
@@ -84,8 +86,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
     The mean of a normal in 100 dimensions is its densest point, and unlike all of its draws:
 
     >>> import numpy as np
-    >>> from ppl_gen import GaussianMixture
-    >>> from ppl_gen.evaluate.anomaly import AnomalyDetector
+    >>> from ppl_gen import AnomalyDetector, GaussianMixture
     >>> X = np.random.default_rng(0).normal(size=(1000, 100))
     >>> model = GaussianMixture(1, "diag")
     >>> AnomalyDetector(model, random_state=0).fit(X).predict(np.zeros((1, 100)))
@@ -236,6 +237,59 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         return typicality_test(
             self._densities(X), self.log_prob_, n_bootstrap=n_bootstrap, random_state=random_state
         )
+
+    # -- keeping -------------------------------------------------------------------------------
+
+    def save(self, path: Any, overwrite: bool = False) -> Any:
+        """Save the fitted detector and its model to a directory; `ppl_gen.load` brings it back.
+
+        Parameters
+        ----------
+        path : str or path
+        overwrite : bool
+            Replace an artefact that is there.
+
+        Raises
+        ------
+        FileExistsError
+            If something is there and `overwrite` is false.
+        TypeError
+            If the model is a density of the user's own, which no artefact holds.
+        """
+        check_is_fitted(self)
+        from ppl_gen import artifact
+
+        if not hasattr(self.model_, "to_tree"):
+            raise TypeError(
+                f"AnomalyDetector.save: {type(self.model_).__name__} is not a model of ppl_gen, "
+                "whose code no artefact holds; expected a model such as GaussianMixture; keep "
+                "the scores of its calibration rows, log_prob_, instead"
+            )
+        kept = ("model_", "_scores")
+        fitted = {n: v for n, v in vars(self).items() if n.endswith("_") and n not in kept}
+        params = self.get_params(deep=False) | {"model": storable(self.model_)}
+        if not isinstance(self.random_state, int | None):
+            params["random_state"] = None
+        tree = {"params": params, "fitted": fitted, "scores": self._scores}
+        tree["model"] = fitted_trees([self.model_])
+        name = type(self).__name__
+        return artifact.write(path, kind="detector", name=name, tree=tree, overwrite=overwrite)
+
+    @classmethod
+    def from_artifact(cls, artifact: Any, *, program: Any = None, modules: Any = None) -> Self:
+        """Return the detector that an artefact holds; called by `ppl_gen.load`."""
+        tree = artifact.tree
+        detector = cls(**tree["params"])
+        for name, value in tree["fitted"].items():
+            setattr(detector, name, value)
+        detector._scores = tree["scores"]
+        kind = type(detector.model)
+        (detector.model_,) = fitted_models(tree["model"], kind, modules or {})
+        if detector.calibration == "prefit":
+            detector.model = detector.model_
+        elif modules:
+            detector.model.set_params(**modules)
+        return detector
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "offset_")
