@@ -12,7 +12,9 @@ rename: whenever the process dies, the directory holds one whole checkpoint.
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +26,20 @@ from safetensors.numpy import load, save
 
 import ppl_gen
 from ppl_gen import artifact_tree
+from ppl_gen.inference.training.objective import Objective
+from ppl_gen.inference.training.parallel import Processes
+from ppl_gen.inference.training.settings import Training
+from ppl_gen.inference.training.weights import tensors_of
 
-__all__ = ["Checkpoint", "CheckpointError", "described", "fingerprint"]
+__all__ = ["Checkpoint", "CheckpointError", "fingerprint", "identity"]
 
 FORMAT = "ppl_gen checkpoint"
 VERSION = 1
 MANIFEST = "checkpoint.json"
 #: What is being written.
 TEMPORARY = "writing.tmp"
+#: Settings with which a run may go on otherwise than it began.
+_FREE = ("epochs", "patience", "max_seconds", "checkpoint", "checkpoint_minutes", "progress")
 #: Bytes of an array that are all hashed; of larger ones a thousand rows are.
 _SMALL = 2**26
 
@@ -66,6 +74,7 @@ class Checkpoint:
         }
         self.identity = json.loads(json.dumps({"training": content, "arrays": digests}))
         self._file: str | None = None
+        self._told = False
         if self.directory.exists():
             self._check_directory()
 
@@ -102,10 +111,30 @@ class Checkpoint:
             Nested dicts, lists and tuples of plain values and tensors.
         label : str
             Tells states of one training apart: the one that is there is not written again.
+
+        Warns
+        -----
+        RuntimeWarning
+            Once, if it cannot be written: the state before is still kept.
         """
         name = f"state-{label}.safetensors"
         if name == self._file:
             return  # nothing was done since
+        try:
+            self._replace(name, state)
+        except OSError as error:
+            if self._told:
+                return
+            self._told = True
+            warnings.warn(
+                f"{self.who}: the checkpoint {self.directory} could not be written ({error}); "
+                "training goes on, what was written before stays, and the next one is tried when "
+                "it is due; make room, or let the directory be written to",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+    def _replace(self, name: str, state: Mapping[str, Any]) -> None:
         content, arrays = artifact_tree.encode(_to_arrays(dict(state)))
         tensors = save(arrays)
         _write(self.directory / name, tensors)
@@ -186,6 +215,31 @@ class Checkpoint:
         raise CheckpointError(f"{self.who}: the checkpoint {self.directory} {problem}")
 
 
+def identity(
+    objective: Objective,
+    arrays: Mapping[str, Any],
+    training: Training,
+    seed: int,
+    processes: Processes,
+    description: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """Return what tells a training from others."""
+    settings = training.get_params(deep=False)
+    return {
+        "objective": type(objective).__name__,
+        "model": dict(description or {}),
+        "weights": {
+            name: f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+            for name, tensor in tensors_of(objective.module).items()
+        },
+        "data": {name: fingerprint(array) for name, array in arrays.items()},
+        "settings": {n: _described(v) for n, v in settings.items() if n not in _FREE},
+        "seed": seed,
+        "device": processes.device.type,
+        "processes": processes.count,
+    }
+
+
 def fingerprint(array: NDArray[Any]) -> dict[str, Any]:
     """Tell an array from others without reading much of it: shape, dtype, hash of rows.
 
@@ -201,7 +255,7 @@ def fingerprint(array: NDArray[Any]) -> dict[str, Any]:
     return {"shape": list(array.shape), "dtype": str(array.dtype), "sha256": digest}
 
 
-def described(value: Any) -> Any:
+def _described(value: Any) -> Any:
     """Return a setting as plain data: functions by their names."""
     if callable(value):
         return artifact_tree.named(value)
@@ -226,11 +280,16 @@ def _is_ours(name: str) -> bool:
 def _write(target: Path, content: bytes) -> None:
     """Write a file, all of it or nothing, and have it on the disk before the next one."""
     temporary = target.parent / TEMPORARY
-    with temporary.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(target)
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(target)
+    except OSError:
+        with suppress(OSError):  # where the disk is full, half a file would keep it so
+            temporary.unlink(missing_ok=True)
+        raise
     if os.name == "posix":
         descriptor = os.open(target.parent, os.O_RDONLY)
         try:

@@ -16,12 +16,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ppl_gen.inference.base import ONE_AT_A_TIME
-from ppl_gen.inference.training.checkpoint import (
-    Checkpoint,
-    CheckpointError,
-    described,
-    fingerprint,
-)
+from ppl_gen.inference.training.checkpoint import Checkpoint, CheckpointError, identity
 from ppl_gen.inference.training.interrupts import Interrupts, held_back
 from ppl_gen.inference.training.loading import Loading, as_rows, split
 from ppl_gen.inference.training.means import Means
@@ -32,9 +27,6 @@ from ppl_gen.inference.training.steps import NonFinite, Player
 from ppl_gen.inference.training.weights import Weights, tensors_of
 
 __all__ = ["Trained", "train"]
-
-#: Settings with which a run may go on otherwise than it began.
-_FREE = ("epochs", "patience", "max_seconds", "checkpoint", "checkpoint_minutes", "progress")
 
 #: Streams of torch's random numbers, apart from each other and from the one of the first weights.
 _VALIDATION, _STEPS = 0, 1
@@ -116,7 +108,8 @@ def train(
         If Ctrl-C ended it; the weights are the best so far. A second Ctrl-C raises. If a number
         that is not finite ended it after an epoch that was validated: the same is named, and the
         weights are the best so far. No checkpoint is written then: from the last one the same
-        training comes to the same end.
+        training comes to the same end. Once, if a checkpoint cannot be written: training goes on,
+        the last one stays, and the next is tried when it is due.
 
     Notes
     -----
@@ -138,9 +131,7 @@ def train(
         warnings.filterwarnings("ignore", message="Encountered (NaN|\\+?inf)", category=UserWarning)
         run = _Run(objective, arrays, training, seed, processes, who)
         if training.checkpoint is not None:
-            run.open_checkpoint(
-                _identity(objective, arrays, training, seed, processes, description)
-            )
+            run.open_checkpoint(identity(objective, arrays, training, seed, processes, description))
         trained = run.go(interrupts, progress and training.progress and processes.rank == 0)
     if trained.stopped == "interrupted":
         kept = "" if training.checkpoint is None else "; the same training, started again, goes on"
@@ -460,28 +451,3 @@ class _Run:
             f"{self.who}: {error} at step {self.step + 1} (epoch {self.epoch + 1}, batch "
             f"{self.batch + 1} of {self.rows.n_batches}); expected finite numbers; {advice}"
         )
-
-
-def _identity(
-    objective: Objective,
-    arrays: Mapping[str, Any],
-    training: Training,
-    seed: int,
-    processes: Processes,
-    description: Mapping[str, Any] | None,
-) -> dict[str, Any]:
-    """Return what tells a training from others."""
-    settings = training.get_params(deep=False)
-    return {
-        "objective": type(objective).__name__,
-        "model": dict(description or {}),
-        "weights": {
-            name: f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
-            for name, tensor in tensors_of(objective.module).items()
-        },
-        "data": {name: fingerprint(array) for name, array in arrays.items()},
-        "settings": {n: described(v) for n, v in settings.items() if n not in _FREE},
-        "seed": seed,
-        "device": processes.device.type,
-        "processes": processes.count,
-    }

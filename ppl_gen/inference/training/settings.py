@@ -62,7 +62,8 @@ class Training(BaseEstimator):  # type: ignore[misc]
         uninterrupted. With more `epochs` a finished one goes on, from there at the rates of the
         longer schedule. The file format is safetensors and JSON; nothing in it is executed.
     checkpoint_minutes : float, default 10.0
-        Minutes from one checkpoint to the next; there is one at the end, and at Ctrl-C, too.
+        Minutes from one checkpoint to the next; there is one at the end, and at Ctrl-C, too. One
+        that cannot be written (a full disk) is warned of, and the one before stays.
     progress : bool, default True
         Show a bar, where the model does.
 

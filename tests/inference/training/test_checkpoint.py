@@ -1,5 +1,6 @@
 """A run that stopped, however it stopped, goes on to what it would have come to."""
 
+import errno
 import functools
 import json
 import subprocess
@@ -270,6 +271,62 @@ def test_a_place_that_cannot_be_written_to_is_told_before_any_step(tmp_path):
     with pytest.raises(CheckpointError, match=r"cannot be written .*file"):
         run(objective, checkpoint=tmp_path / "file" / "checkpoint")
     assert same(weights(objective.module), before)
+
+
+class Moved(Denoiser):
+    """Its checkpoint's directory is away from one step to another."""
+
+    def __init__(self, path, away, back):
+        super().__init__()
+        self.path, self.away, self.back = path, away, back
+
+    def step(self, batch, descend):
+        parts = super().step(batch, descend)
+        if self.calls == self.away:
+            self.path.rename(self.path.with_name("away"))
+        if self.calls == self.back:
+            self.path.with_name("away").rename(self.path)
+        return parts
+
+
+def test_a_checkpoint_that_cannot_be_written_does_not_end_the_training(tmp_path):
+    path = tmp_path / "c"
+    whole, expected = run(Moved(path, None, None))
+    # Five writes fail, and one warning is given.
+    told = r"checkpoint .*c could not be written \(.*No such file.*writing.tmp.*training goes on"
+    with pytest.warns(RuntimeWarning, match=told) as caught:
+        objective, found = run(Moved(path, 7, 12), checkpoint=path)
+    assert len(caught) == 1
+    assert same(weights(objective.module), weights(whole.module))
+    assert found.stopped == expected.stopped == "epochs"
+    assert json.loads(contents(path)["checkpoint.json"])["state"]["epoch"] == 6
+    assert run(Moved(path, None, None), checkpoint=path)[0].calls == 0
+
+
+@pytest.mark.parametrize("name", ["state-", "checkpoint.json"])
+def test_a_disk_that_is_full_leaves_the_checkpoint_before(tmp_path, monkeypatch, name):
+    path, replace = tmp_path / "c", Path.replace
+    with pytest.warns(RuntimeWarning, match="interrupted"):
+        run(Denoiser(interrupt_at=(8,)), checkpoint=path)
+    left = contents(path)
+
+    def full(temporary, target):
+        if target.name.startswith(name):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return replace(temporary, target)
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.warns(RuntimeWarning, match=r"not be written \(.*No space left on device\)"):
+        run(checkpoint=path)
+    found = contents(path)
+    assert left.items() <= found.items()
+    assert "writing.tmp" not in found
+    monkeypatch.setattr(Path, "replace", replace)
+    resumed, _ = run(checkpoint=path)
+    whole, _ = run()
+    assert resumed.calls == whole.calls - 8
+    assert same(weights(resumed.module), weights(whole.module))
+    assert len(contents(path)) == 2
 
 
 def test_a_damaged_checkpoint_is_refused(tmp_path):
