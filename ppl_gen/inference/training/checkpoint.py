@@ -204,11 +204,16 @@ class Checkpoint:
             return
         told = "; ".join(f"{field}: {old} there, {new} here" for field, old, new in differing[:3])
         more = f"; and {len(differing) - 3} more" if len(differing) > 3 else ""
-        seeds = any(field == "seed" for field, _, _ in differing)
+        fields = [field for field, _, _ in differing]
+        hints = [" (a fixed random_state gives the same seed each time)"] * ("seed" in fields)
+        if any(field.startswith("data.") for field in fields):
+            hints.append(
+                " (in cross-validation and searches each fit is a training of its own: set "
+                "checkpoint=None there)"
+            )
         self._refuse(
             f"is of another training ({told}{more}); expected the same model, data and settings; "
-            "give another path, or delete it to start anew"
-            + (" (a fixed random_state gives the same seed each time)" if seeds else "")
+            "give another path, or delete it to start anew" + "".join(hints)
         )
 
     def _refuse(self, problem: str) -> Any:

@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.exceptions import FitFailedWarning
+from sklearn.model_selection import cross_val_score
 from training_cases import Denoiser, Normal, rows, same, weights
 
-from ppl_gen import SVI, VAE, MaximumLikelihood, Training
+from ppl_gen import SVI, VAE, MaximumLikelihood, NormalizingFlow, Training
 from ppl_gen.inference.training.checkpoint import CheckpointError
 from ppl_gen.inference.training.loop import train
 from ppl_gen.inference.training.objective import NegativeLogLikelihood
@@ -249,6 +251,21 @@ def test_another_model_or_version_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("ppl_gen.__version__", "99.0")
     with pytest.raises(CheckpointError, match=r"version: \d.* there, 99.0 here"):
         method.train(Normal(), data, description={"model": "Flow", "settings": {"layers": 3}})
+
+
+def test_in_cross_validation_it_is_said_what_to_do(tmp_path):
+    x = np.random.default_rng(0).normal(size=(40, 2))
+    training = Training(epochs=1, checkpoint=tmp_path / "c")
+    flow = NormalizingFlow("maf", hidden_layer_sizes=(4,), random_state=0)
+    flow.set_params(inference=MaximumLikelihood(training=training))
+    told = (
+        r"(?s)1 fits failed.*data.x.sha256: .*\(in cross-validation and searches .* set checkpoint"
+    )
+    with pytest.warns(FitFailedWarning, match=told):
+        scores = cross_val_score(flow, x, cv=2)
+    assert np.isfinite(scores).tolist() == [True, False]
+    flow.set_params(inference__training__checkpoint=None)
+    assert np.isfinite(cross_val_score(flow, x, cv=2)).all()
 
 
 def test_another_bound_is_another_training(tmp_path):
