@@ -26,6 +26,10 @@ __all__ = [
 #: that the network can tell exactly has no bound.
 VARIANCE_FLOOR = 1e-6
 
+#: Weight of all labels beside the row's own, where labels are to be moved by gradients: at the
+#: corners of the simplex there are none.
+BLUR = 0.1
+
 
 class Likelihood(nn.Module):
     """Independent entries of a row, each with a distribution of its own.
@@ -56,6 +60,14 @@ class Likelihood(nn.Module):
     def features(self, x: Tensor) -> Tensor:
         """What an encoder sees of entries, zero being nothing: (n, D) -> (n, D, F)."""
         return x.unsqueeze(-1)
+
+    def relaxed(self, x: Tensor) -> Tensor:
+        """Rows as numbers that gradients can move: (n, D) -> (n, D), or (n, D, F) of labels."""
+        return x
+
+    def relaxed_features(self, relaxed: Tensor) -> Tensor:
+        """What an encoder sees of such numbers: (n, D) or (n, D, F) -> (n, D, F)."""
+        return self.features(relaxed)
 
     def moment(self, outputs: Tensor) -> Tensor:
         """What a mixture of such entries averages: their means, (..., D, P) -> (..., D, M)."""
@@ -161,6 +173,14 @@ class CategoricalLikelihood(Likelihood):
     def features(self, x: Tensor) -> Tensor:
         """An indicator of each label."""
         return (x.unsqueeze(-1) == self.levels).to(x.dtype)
+
+    def relaxed(self, x: Tensor) -> Tensor:
+        """Log probabilities of the labels: nearly one of the row's own, alike where it is NaN."""
+        return (self.features(x) + BLUR / self.n_features).log().log_softmax(dim=-1)
+
+    def relaxed_features(self, relaxed: Tensor) -> Tensor:
+        """Probabilities of the labels, in place of their indicators."""
+        return relaxed.softmax(dim=-1)
 
     def moment(self, outputs: Tensor) -> Tensor:
         """Probabilities of the labels."""

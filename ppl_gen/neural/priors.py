@@ -62,9 +62,10 @@ class VampPrior(nn.Module):
     encode : bound method
         ``encode(x)`` or ``encode(x, context)``: the distribution q(z | x), batch (K,), event (L,).
         A method of the module that has this prior, so that copies of the two stay together.
-    rows : (K, D) tensor
-        Rows of the data to start from, K of them: as many as there are components. Where entries
-        are labels, give what the encoder makes of rows, (K, ...), and an `encode` of that.
+    rows : (K, ...) tensor
+        Rows of the data to start from, K of them: as many as there are components. Labels would
+        have no gradient: where entries are labels, give their log probabilities, and an `encode`
+        of those, such as `VariationalAutoencoder.encode_relaxed`.
     context : (K, C) tensor, optional
         Their contexts, which stay as they are.
 
@@ -116,7 +117,7 @@ class VampPrior(nn.Module):
 
     @property
     def pseudo_inputs(self) -> Tensor:
-        """The pseudo-inputs: (K, D), in the units of the data."""
+        """The pseudo-inputs: (K, ...), in the units of the rows that they start from."""
         return self.centre + self.scale * self.shift
 
     def dist(self) -> TorchDistribution:
@@ -154,7 +155,7 @@ def build_prior(
         Latents L.
     encode : bound method, optional
         ``encode(x, context)`` of the network, for "vamp".
-    rows : (K, D) tensor, optional
+    rows : (K, ...) tensor, optional
         Rows of the data where the K pseudo-inputs of "vamp" start.
     context : (K, C) tensor, optional
         The contexts of those rows.

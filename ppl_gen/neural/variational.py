@@ -106,10 +106,24 @@ class VariationalAutoencoder(DensityModule):
         features = self.likelihood.features(x)
         if observed is not None:
             features = features.masked_fill(~observed.unsqueeze(-1), 0.0)
+        return self._inputs(features, observed, context)
+
+    def _inputs(self, features: Tensor, observed: Tensor | None, context: Tensor | None) -> Tensor:
         parts = [features.flatten(-2)]
         if self.gaps and observed is not None:
-            parts.append(observed.to(x.dtype))
+            parts.append(observed.to(features.dtype))
         return _joined([*parts, *([] if context is None else [context])])
+
+    def encode_relaxed(self, relaxed: Tensor, context: Tensor | None = None) -> TorchDistribution:
+        """Encode rows that gradients move, of which nothing is missing; see `Likelihood.relaxed`.
+
+        The pseudo-inputs of a `VampPrior` are such rows: labels would have no gradient.
+        """
+        features = self.likelihood.relaxed_features(relaxed)
+        observed = torch.ones_like(features[..., 0], dtype=torch.bool)
+        parameters = self.encoder(self._inputs(features, observed, context))
+        found: TorchDistribution = self.posterior(parameters)
+        return found
 
     def decode(
         self, z: Tensor, context: Tensor | None = None, observed: Tensor | None = None

@@ -77,6 +77,16 @@ def test_draws_and_moments_of_the_discretised_logistic():
     torch.testing.assert_close(entries.mode, masses.argmax(0).double())
 
 
+def test_relaxed_labels_are_probabilities():
+    likelihood = CategoricalLikelihood(3)
+    x = torch.tensor([[0.0, 2.0, torch.nan]])
+    told = likelihood.relaxed_features(likelihood.relaxed(x))
+    torch.testing.assert_close(told.sum(-1), torch.ones(1, 3))
+    assert told[0, :2].argmax(-1).tolist() == [0, 2]
+    assert told[0, 0, 0] > 0.9
+    torch.testing.assert_close(told[0, 2], torch.full((3,), 1 / 3))
+
+
 @pytest.mark.parametrize("name", ["bernoulli", "categorical", "discretised_logistic"])
 def test_masses_of_rows_sum_to_one(name):
     likelihood = LIKELIHOODS[name]()

@@ -101,6 +101,21 @@ def test_importance_sampling_estimates_the_exact_density(posterior):
     assert (off.abs() < 5.0).all()
 
 
+@pytest.mark.parametrize("gaps", [False, True])
+@pytest.mark.parametrize("kind", LIKELIHOODS)
+def test_pseudo_inputs_of_every_likelihood_have_gradients(kind, gaps):
+    net = network(LIKELIHOODS[kind](), gaps=gaps)
+    x = torch.randint(2, (6, WIDTH)).float()
+    relaxed = net.likelihood.relaxed(x)
+    if kind != "categorical":  # whose indicators become probabilities
+        torch.testing.assert_close(net.encode_relaxed(relaxed).mean, net.encode(x).mean)
+    net.latent_prior = build_prior("vamp", SIZE, encode=net.encode_relaxed, rows=relaxed)
+    (gradient,) = torch.autograd.grad(
+        net.prior().log_prob(torch.zeros(SIZE)), [net.latent_prior.shift]
+    )
+    assert (gradient.flatten(1).abs().sum(-1) > 0).all()  # of each pseudo-input
+
+
 def test_missing_entries_are_summed_out():
     net = linear()
     know_the_posterior(net)

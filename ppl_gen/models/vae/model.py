@@ -247,8 +247,8 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImportanceSampled):
         module.latent_prior = build_prior(
             self.prior,
             module.latent_dim,
-            encode=module.encode,
-            rows=rows,
+            encode=module.encode_relaxed,
+            rows=module.likelihood.relaxed(rows),
             context=context if context.shape[1] else None,
         )
 
@@ -258,7 +258,9 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImportanceSampled):
         assert isinstance(module, VariationalAutoencoder)
         x = data["x"]
         chosen = torch.randperm(len(x))[:N_PSEUDO_INPUTS].numpy()
-        rows = np.where(np.isnan(x[chosen]), np.nanmean(x, axis=0), x[chosen])
+        rows = x[chosen]
+        if self.likelihood != "categorical":  # of labels there is no mean
+            rows = np.where(np.isnan(rows), np.nanmean(x, axis=0), rows)
         context = data.get("context", np.empty((len(x), 0)))[chosen]
         like = module.like()
         self._give_prior(module, torch.as_tensor(rows).to(like), torch.as_tensor(context).to(like))
