@@ -213,7 +213,8 @@ def of_independent_draws(draws: Draws, info: Mapping[str, Any]) -> Verdict:
     ----------
     draws : dict of ndarray, shape (1, draws, ...)
     info : dict
-        ``exact``, ``pareto_k`` and ``converged`` are used, where there.
+        ``exact``, ``pareto_k``, ``converged`` (None: not judged) and ``interrupted`` are used,
+        where there.
 
     Returns
     -------
@@ -252,7 +253,7 @@ def of_point(info: Mapping[str, Any]) -> Verdict:
     Parameters
     ----------
     info : dict
-        ``converged`` is used, where there.
+        ``converged`` (None: not judged) and ``interrupted`` are used, where there.
 
     Returns
     -------
@@ -268,11 +269,15 @@ def of_point(info: Mapping[str, Any]) -> Verdict:
 def _check_converged(
     info: Mapping[str, Any], good: list[str], bad: list[str], advice: list[str]
 ) -> None:
-    converged = info.get("converged")
-    if converged is None:
+    if "converged" not in info:
         return
-    if converged:
+    if info["converged"]:
         good.append("the optimisation converged")
+    elif info.get("interrupted"):
+        bad.append("the optimisation was interrupted")
+        advice.append("run it to its end")
+    elif info["converged"] is None:
+        good.append("convergence was not judged (set tol for that, or look at the history)")
     else:
         bad.append("the optimisation did not converge")
         advice.append("allow more steps, or loosen the tolerance")

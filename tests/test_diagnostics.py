@@ -87,6 +87,20 @@ def test_independent_draws_by_pareto_k():
     assert "from the posterior itself" in exact.text
 
 
+def test_convergence_that_was_not_judged_is_neither_good_nor_bad():
+    draws = {"mu": RNG.normal(size=(1, 100))}
+    for verdict in (
+        of_independent_draws(draws, {"pareto_k": 0.3, "converged": None}),
+        of_point({"converged": None}),
+    ):
+        assert verdict.ok
+        assert "convergence was not judged (set tol for that" in verdict.text
+        assert "did not converge" not in verdict.text
+    stopped = of_point({"converged": None, "interrupted": True})
+    assert "was interrupted. What to do: run it to its end" in stopped.text
+    assert of_point({"converged": True, "interrupted": True}).ok
+
+
 def test_point():
     assert of_point({}).ok
     assert of_point({"converged": True}).ok

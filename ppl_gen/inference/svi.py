@@ -34,7 +34,8 @@ class _Training:
 
     history: Array
     rise: Rise | None
-    converged: bool
+    #: None where nobody asked.
+    converged: bool | None
     interrupted: bool
 
 
@@ -82,7 +83,7 @@ class SVI(InferenceMethod):
         Steps end early when the median ELBO of the last window differs from that of the window
         before by no more than ``tol`` standard errors; a window is a tenth of ``steps``, at least
         100. The answer is then the mean of the iterates of the last window [3]_. None takes all
-        steps, unchecked, and answers with the last iterate.
+        steps, does not judge whether they converged, and answers with the last iterate.
     training : Training, optional
         How a network with a guide of its own (a variational autoencoder) is trained. Settings
         above that are given take the place of those in it; `guide`, `draws` and `tol` are for
@@ -94,8 +95,9 @@ class SVI(InferenceMethod):
     Notes
     -----
     ``posterior.info`` has ``history`` (the ELBO of each step, nats), ``pareto_k`` (NaN where there
-    is none: ``guide="map"``), ``converged``, ``interrupted``, ``params``, ``elapsed`` (seconds)
-    and ``settings``. Sites declared by ``param`` are constant draws.
+    is none: ``guide="map"``), ``converged`` (None where ``tol`` is None: not judged),
+    ``interrupted``, ``params``, ``elapsed`` (seconds) and ``settings``. Sites declared by
+    ``param`` are constant draws.
 
     Programs run on NumPyro unless they hold a torch network or their guide is Pyro's. Computation
     is in float64 unless ``dtype`` says otherwise. One seed gives one answer. Neither Pyro's
@@ -320,7 +322,8 @@ class SVI(InferenceMethod):
         block = max(1, window // 5)
         history = np.empty(0)
         iterates: deque[Any] = deque(maxlen=window // block)
-        rise, converged, interrupted = None, False, False
+        rise, interrupted = None, False
+        converged = None if self.tol is None else False
         with tqdm(total=self._n_steps, disable=not progress, desc="SVI", unit="step") as bar:
             while len(history) < self._n_steps and not converged:
                 n = min(block, self._n_steps - len(history))

@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pytest
 
-from ppl_gen import SVI, dist, ops, param, plate, program, sample
+from ppl_gen import SVI, dist, load, ops, param, plate, program, sample
 
 ENGINES = ["numpyro", "pyro"]
 
@@ -146,6 +146,7 @@ class TestInterruption:
         with pytest.warns(UserWarning, match="interrupted after 60 of 1000 steps"):
             posterior = fit(normal, Y, engine="pyro", draws=100)
         assert posterior.info["interrupted"]
+        assert "the optimisation was interrupted" in posterior.verdict.text
         assert len(posterior.info["history"]) == 60
         assert posterior.stacked("mu").shape == (100,)
 
@@ -173,6 +174,15 @@ class TestConvergence:
         posterior = fit(normal, Y, tol=1.0, steps=5000)
         assert posterior.info["converged"]
         assert len(posterior.info["history"]) < 5000
+
+    def test_without_a_tolerance_it_is_not_judged(self, tmp_path):
+        posterior = fit(normal, Y, engine="pyro", guide=native_pyro_guide, steps=200)
+        assert len(posterior.info["history"]) == 200
+        posterior.save(tmp_path / "posterior")
+        for found in (posterior, load(tmp_path / "posterior")):
+            assert found.info["converged"] is None
+            assert "convergence was not judged" in found.verdict.text
+            assert "did not converge" not in found.verdict.text
 
     def test_too_few_steps_warn(self):
         with pytest.warns(UserWarning, match="not converged in 70 steps: they are too few to tell"):
