@@ -127,10 +127,13 @@ class PixelDensity(DensityModule):
         self.image_shape, self.n_levels, self.n_logistics = image_shape, n_levels, n_logistics
         self.orders = [range(self.width)]
         size = min(n_levels - 1, max(1, n_filters // n_channels))
-        # Levels start as cosines of their place, so that near ones are alike, and then move.
-        place = (torch.arange(n_levels) + 0.5)[:, None] * torch.arange(1, size + 1) / n_levels
-        start = torch.cos(torch.pi * place).expand(n_channels, n_levels, size)
-        self.levels = nn.Parameter(start.clone())
+        # Levels start as cosines of their place, and then move. Of one amplitude all levels are as
+        # far apart, as categories are; of falling ones near levels are alike.
+        waves = torch.arange(1, size + 1)
+        start = torch.cos(torch.pi / n_levels * (torch.arange(n_levels) + 0.5)[:, None] * waves)
+        if n_logistics is not None:
+            start = start / waves
+        self.levels = nn.Parameter(start.repeat(n_channels, 1, 1))
         self.embedded_groups = channel_groups(n_channels * size, n_channels)
         self.groups = channel_groups(n_filters, n_channels)
         outputs = channel_groups(n_channels * level_parameters(n_levels, n_logistics), n_channels)

@@ -101,6 +101,17 @@ def test_weights_without_places_are_refused():
         network.load_state_dict(weights)
 
 
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_levels_in_order_start_alike_where_they_are_near(kind):
+    categories, ordered = (
+        torch.cdist(levels, levels)[0]
+        for n in (None, 2)
+        for levels in kind((2, 2, 1), 17, n_filters=32, n_logistics=n).levels.detach()
+    )
+    torch.testing.assert_close(categories[1:], categories[1].expand(16))
+    assert (ordered.diff() > 0.0).all()
+
+
 def draw_uncached(network, values, known, context):
     """The plain sampler: the whole network once for every entry."""
     values = values.clone()
