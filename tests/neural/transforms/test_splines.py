@@ -59,14 +59,38 @@ def test_a_steep_spline_is_finite_at_its_knots(scale):
 
 
 def test_float32_inverts_a_steep_spline():
-    # Bins as steep as 10^3 take rounding of 6e-8 to some 1e-4 of a slope's logarithm; a quadratic
-    # formula that cancels takes it to 1e-2.
+    # What a row far out has a network put out: bins as steep as 10^3. Sizes of bins are float32's,
+    # 1e-7 of themselves, and slopes bend by so much of their logarithm times the steepness; a
+    # quadratic formula that cancels would err by 1e-2.
     torch.manual_seed(0)
     spline = RationalQuadratic(bins=8)
     y, parameters = 8 * torch.rand(20000) - 4, 10 * torch.randn(20000, spline.n_parameters)
     _, exact = spline.inverse(y.double(), parameters.double())
     error = (spline.inverse(y, parameters)[1] - exact).abs()
     assert error.quantile(0.999) < 1e-3
+
+
+@pytest.mark.parametrize("scale", [0.3, 1.0, 3.0])
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_steep_spline_comes_back_as_near_as_its_own_rounding_lets_it(scale, turned):
+    """Slopes of trained splines come to hundreds, and hundredths: rounding grows with them.
+
+    What is returned may be any number that rounds to the float32 next to it, and what led there is
+    then known as far as the exact map tells these apart: no algorithm does better.
+    """
+    torch.manual_seed(0)
+    spline = RationalQuadratic(bins=8)
+    x, parameters = 8 * torch.rand(20_000) - 4, scale * torch.randn(20_000, spline.n_parameters)
+    there, back = (spline.inverse, spline.forward)[:: 1 if turned else -1]
+    y = there(x, parameters)[0]
+    around = [
+        back(y.nextafter(end * torch.ones_like(y)).double(), parameters.double())[0]
+        for end in (-9.0, 9.0)
+    ]
+    ulp = x.abs().nextafter(torch.tensor(9.0)) - x.abs()
+    error = (back(y, parameters)[0] - x).abs()
+    assert (error <= around[1] - around[0] + ulp).all()
+    assert error.max() > 1e-4 or scale < 3.0  # as steep as to show it
 
 
 @settings(max_examples=20)
