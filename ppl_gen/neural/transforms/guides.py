@@ -189,9 +189,10 @@ class Radial(GuideTransform):
 class Sylvester(GuideTransform):
     """A Sylvester flow: ``y = x + Q R tanh(S Q'x + b)``, with Q a product of reflections.
 
-    R and S are upper triangular, with diagonals in (-1, 1): the determinant is that of
-    ``I + diag(tanh') S R``, a product (van den Berg et al., arXiv:1803.05649, theorem 1 and section
-    4.2, Householder). Pyro's has Q and its transpose in places where this does not hold.
+    R and S are upper triangular, with diagonals in (-1, 1): by Sylvester's identity the determinant
+    is that of ``I + diag(tanh') S R``, a product (van den Berg et al., arXiv:1803.05649, of whose
+    kinds this is the one with Householder reflections). Pyro's has Q and its transpose in places
+    where this does not hold.
 
     Parameters
     ----------

@@ -215,7 +215,7 @@ class Dequantised(DensityModule):
 
     Noise u in [0, 1) is added: ``log P(x) = log E_q[p(x + u) / q(u | x)]``. One draw, which is
     what training takes, gives a lower bound on average (Theis et al., arXiv:1511.01844, section
-    3.1, with uniform noise; Ho et al., arXiv:1902.00275, equation 12, with a learned q). Scoring
+    3.1, with uniform noise; Ho et al., arXiv:1902.00275, section 3.1, with a learned q). Scoring
     averages the ratio over several draws, which is closer and still no more than log P on average
     (Burda et al., arXiv:1509.00519); its points are the same ones for all rows and at all times,
     Sobol's (of more columns than these are known for, a Latin hypercube's), so that a row's score

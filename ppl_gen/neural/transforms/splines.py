@@ -97,8 +97,8 @@ class RationalQuadratic:
 
     References
     ----------
-    Durkan, Bekasov, Murray and Papamakarios (2019). Neural spline flows. NeurIPS,
-    equations 4 to 8 of section 3.1 and appendix A.1.
+    .. [1] Durkan, Bekasov, Murray and Papamakarios (2019). Neural spline flows. NeurIPS,
+       section 3.1 and appendix A.1. The spline: Gregory and Delbourgo (1982).
 
     Examples
     --------
@@ -191,6 +191,6 @@ class RationalQuadratic:
     def _log_derivative(
         xi: Tensor, across: Tensor, slope: Tensor, below: Tensor, d0: Tensor, d1: Tensor
     ) -> Tensor:
-        """Log of the derivative at xi in [0, 1] of a bin: equation 5."""
+        """Log of the derivative at xi in [0, 1] of a bin: section 3.1 of [1]."""
         above = d1 * xi.square() + 2 * slope * across + d0 * (1 - xi).square()
         return (above * (slope / below).square()).log()
