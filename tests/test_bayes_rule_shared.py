@@ -6,7 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import load_iris
+from sklearn.frozen import FrozenEstimator
+from sklearn.metrics import log_loss
 from sklearn.model_selection import cross_val_score
 from torch import nn
 from torch.distributions import Normal
@@ -223,6 +226,26 @@ def test_a_classifier_resumes_its_trainings(shared, iris, tmp_path):
 def test_it_goes_through_cross_validation(iris):
     scores = cross_val_score(BayesClassifier(CentresModel(inference=QUICK), shared=True), *iris)
     assert scores.min() > 0.6
+
+
+def test_a_temperature_divides_evidence_that_was_counted_often(iris):
+    # Columns that are there six times count six times, where they are taken to be independent.
+    x, y = iris
+    x = np.tile(x[:, :2], 6)
+    fitted, held, fresh = np.arange(150) % 3 == 0, np.arange(150) % 3 == 1, np.arange(150) % 3 == 2
+    model = BayesClassifier(CentresModel(inference=LONG), shared=True).fit(x[fitted], y[fitted])
+    calibrated = CalibratedClassifierCV(FrozenEstimator(model), method="temperature")
+    calibrated.fit(x[held], y[held])
+    once = BayesClassifier(CentresModel(inference=LONG), shared=True)
+    once.fit(x[fitted, :2], y[fitted])
+    loss, mended = (log_loss(y[fresh], m.predict_proba(x[fresh])) for m in (model, calibrated))
+    alone = log_loss(y[fresh], once.predict_proba(x[fresh, :2]))
+    assert loss > 2.0 * alone
+    # Fifty rows tell a temperature to a fifth or so, and the loss is flat about the best one.
+    assert mended == pytest.approx(alone, rel=0.2)
+    np.testing.assert_array_equal(calibrated.predict(x[fresh]), model.predict(x[fresh]))
+    (pair,) = calibrated.calibrated_classifiers_
+    assert 1.0 / pair.calibrators[0].beta_ == pytest.approx(6.0, rel=0.5)
 
 
 def test_a_model_without_context_cannot_be_shared(iris):
