@@ -54,7 +54,7 @@ def fit(
     data: Annotated[str, typer.Argument(help="A CSV file, or the name of an embedded data set.")],
     out: Annotated[Path, typer.Option(help="The directory to write: the model, summary.csv.")],
     method: Annotated[
-        str | None, typer.Option(help="em, svi, nuts; without it, the model's default.")
+        str | None, typer.Option(help="Such as em, svi, nuts: `models`; else the default.")
     ] = None,
     target: Annotated[
         str | None, typer.Option(help="The column to predict; left out of the density.")
@@ -229,3 +229,7 @@ def _print(thing: object) -> None:
     # In a pipe there is no terminal to fit into, and a table should not be cut to 80 columns.
     width = None if sys.stdout.isatty() else 160
     Console(width=width, highlight=False).print(thing)
+
+
+if __name__ == "__main__":
+    app()

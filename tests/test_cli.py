@@ -1,6 +1,8 @@
 """The command line writes what the library writes, and refuses in one line."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -169,3 +171,10 @@ def test_a_network_is_told_of_by_its_training(tmp_path):
     assert result.exit_code == 0
     assert "loss" in result.output
     assert list(pd.read_csv(tmp_path / "flow" / "summary.csv")["epoch"]) == [1, 2]
+
+
+def test_it_runs_as_a_module():
+    told = subprocess.run(
+        [sys.executable, "-m", "ppl_gen.cli", "--help"], capture_output=True, text=True, check=True
+    )
+    assert "Generative models" in told.stdout
