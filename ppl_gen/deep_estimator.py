@@ -163,7 +163,7 @@ class DeepModel(DensityMixin, GenerativeModel):  # type: ignore[misc]
         method = self._resolved_method()
         if self.inference is None:
             method = self._everyday(*data["x"].shape)
-        device = resolve_device(self.device)
+        device = resolve_device(self.device, "pyro")
         dtype = self._torch_dtype()
         seeds = self._rng().integers(2**31, size=2)
         kept = {"row_shape_": self.row_shape_}
@@ -453,7 +453,7 @@ class DeepModel(DensityMixin, GenerativeModel):  # type: ignore[misc]
         # Float types are those of the weights, on the CPU or the device that is asked for.
         module.to(model._torch_dtype())
         module.load_state_dict({n: torch.as_tensor(np.array(v[0])) for n, v in weights.items()})
-        module.to(resolve_device(model.device)).eval()
+        module.to(resolve_device(model.device, "pyro")).eval()
         model.structure_ = network.Network(module, facts, code)
         model.parameters_ = weights
         model._built_with = model.get_params(deep=False)

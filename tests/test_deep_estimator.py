@@ -251,6 +251,8 @@ def test_what_is_refused_before_training(iris):
         NormalModel().fit(np.where(x == x.max(), np.inf, x))
     with pytest.raises(ValueError, match="dtype is 'float16'"):
         NormalModel(dtype="float16").fit(x)
+    with pytest.raises(ValueError, match="torch finds"):  # not JAX, which computes nothing here
+        NormalModel(device="cuda:99").fit(x)
     with pytest.raises(ValueError, match="these do: 'maximum_likelihood'"):
         NormalModel(inference="em").fit(x)
     frame = pd.DataFrame(x, columns=list("abcd")).assign(e="red")
@@ -279,6 +281,8 @@ def test_a_network_of_ones_own_comes_back_with_its_weights(iris, tmp_path):
         ppl_gen.load(tmp_path / "model", modules={"loc": nn.Linear(1, 3)})
     with pytest.raises(ArtifactError, match=r"got modules \['loc', 'other'\]"):
         ppl_gen.load(tmp_path / "model", modules={"loc": nn.Linear(1, 4), "other": nn.Identity()})
+    with pytest.raises(TypeError, match=r"modules\['loc'\] is 3; expected a torch.nn.Module"):
+        ppl_gen.load(tmp_path / "model", modules={"loc": 3})
 
 
 def test_settings_that_changed_after_the_fit_do_not_change_what_is_kept(iris, tmp_path):

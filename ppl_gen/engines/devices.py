@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 
-def resolve_device(device: str) -> str:
+def resolve_device(device: str, engine: str = "numpyro") -> str:
     """Return the device to use: "cpu", or a CUDA device that is there.
 
     A machine without NVIDIA's driver is known by its files, so that a fit on a CPU loads
@@ -13,6 +13,8 @@ def resolve_device(device: str) -> str:
     Parameters
     ----------
     device : {"auto", "cpu", "cuda", "cuda:1", ...}
+    engine : {"numpyro", "pyro"}
+        That will compute: JAX and torch need not find the same devices.
 
     Raises
     ------
@@ -29,5 +31,5 @@ def resolve_device(device: str) -> str:
         return "cpu"
     from ppl_gen import engines
 
-    resolved: str = engines.get("numpyro").resolve_device(device)
+    resolved: str = engines.get(engine).resolve_device(device)
     return resolved

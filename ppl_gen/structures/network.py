@@ -147,6 +147,11 @@ def check_modules(
             f"got modules {sorted(given)}"
         )
     for name, shapes in recorded.items():
+        if not isinstance(given[name], torch.nn.Module):
+            raise TypeError(
+                f"ppl_gen.load: modules[{name!r}] is {given[name]!r}; expected a torch.nn.Module "
+                "of the shape of the one that was fitted"
+            )
         found = shapes_of(given[name])
         wrong = [key for key in shapes.keys() | found.keys() if shapes.get(key) != found.get(key)]
         if wrong:
