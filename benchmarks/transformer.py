@@ -16,6 +16,11 @@ from ppl_gen.neural.transformer import Transformer
 HELD_OUT = 44
 LENGTHS = (64, 128, 256, 512)
 REPEATS = 3
+#: Chosen on a fifth of the training verses, with fits to the rest: these settings come to 2.09 bits
+#: a character there, the chain to 2.00. A dropout of 0.4 comes to 2.41; convolutions of width 3
+#: behind the projections (So et al. 2021, arXiv:2109.08668) learn in half the epochs, but by rote,
+#: to 2.15 at best, with dropouts of 0.1 and 0.2; windows that begin anywhere come to 2.08, which
+#: one fold cannot tell from 2.09.
 TRAINING = Training(
     epochs=100,
     batch_size=16,
