@@ -27,8 +27,10 @@ Array = Any
 
 __all__ = ["CausalTransformer"]
 
-#: In a minibatch, unless the settings say otherwise.
-TOKENS_AT_A_TIME = 2048
+#: In a minibatch, unless the settings say otherwise: at least, and at most.
+TOKENS_AT_A_TIME = 512, 2048
+#: Of an epoch, which smaller minibatches make up for little text.
+STEPS_AN_EPOCH = 64
 #: Windows from which a share can be spared, to stop by.
 ENOUGH_TO_VALIDATE = 20
 
@@ -61,9 +63,10 @@ class CausalTransformer(TokenReader, DeepModel):
         All tokens that may occur, in their order; by default those of the sequences fitted,
         sorted.
     inference : str, MaximumLikelihood or None
-        By default, maximum likelihood by AdamW in batches of about 2,000 tokens, which ends once
-        a tenth of the windows, kept aside, are predicted no better for ten epochs (with fewer
-        than 20 windows: after 100 epochs).
+        By default, maximum likelihood by AdamW in batches of about 2,000 tokens (of little text,
+        down to 500, so that an epoch has some 64 steps), which ends once a tenth of the windows,
+        kept aside, are predicted no better for ten epochs (with fewer than 20 windows: after 100
+        epochs).
     random_state : int, RandomState or None
     device : str
         "auto", "cpu", "cuda" or "cuda:1".
@@ -260,8 +263,9 @@ class CausalTransformer(TokenReader, DeepModel):
     def _everyday(self, n_rows: int, width: int) -> InferenceMethod:
         """Settings of training that do for little text as for much: windows of so many tokens."""
         enough = n_rows >= ENOUGH_TO_VALIDATE
+        least, most = (max(1, tokens // width) for tokens in TOKENS_AT_A_TIME)
         training = Training(
-            batch_size=max(1, TOKENS_AT_A_TIME // width),
+            batch_size=min(max(least, n_rows // STEPS_AN_EPOCH), most),
             learning_rate=2e-3,
             optimizer="adamw",
             weight_decay=0.1,

@@ -199,6 +199,16 @@ def test_by_default_a_share_of_the_windows_is_kept_to_stop_by():
     assert model.fit(WORDS).n_epochs_ == 1
 
 
+def test_little_text_is_read_in_smaller_batches():
+    """As many windows as make 64 steps an epoch, between 512 and 2,048 tokens."""
+    sizes = [
+        CausalTransformer()._everyday(n_rows, 256).training.batch_size
+        for n_rows in (10, 150, 300, 512, 100_000)
+    ]
+    assert sizes == [2, 2, 4, 8, 8]
+    assert CausalTransformer()._everyday(10, 4096).training.batch_size == 1
+
+
 @pytest.mark.parametrize("shared", [False, True])
 def test_classes_by_bayes_rule(shared, tmp_path):
     rng = np.random.default_rng(0)
