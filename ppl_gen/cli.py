@@ -176,8 +176,9 @@ def _table(
     if is_network:
         return frame[list(dict.fromkeys([*names, *([target] if target else [])]))], None
     X = frame[[name for name in names if name != target]]
-    # A model that has no family to choose for its columns is one over numbers.
-    if columns is None and "family" not in estimator.get_params():
+    # A model that has no family to choose for its columns is one over numbers, or takes all kinds.
+    mixed = "family" in estimator.get_params() or getattr(estimator, "takes_categories", False)
+    if columns is None and not mixed:
         numbers = X.select_dtypes("number")
         left_out = [name for name in X.columns if name not in numbers.columns]
         if left_out:

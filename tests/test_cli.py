@@ -178,3 +178,13 @@ def test_it_runs_as_a_module():
         [sys.executable, "-m", "ppl_gen.cli", "--help"], capture_output=True, text=True, check=True
     )
     assert "Generative models" in told.stdout
+
+
+def test_a_network_of_mixed_columns_is_given_them(tmp_path):
+    rows = load_penguins().frame.dropna().iloc[::4]
+    rows.to_csv(tmp_path / "birds.csv", index=False)
+    run(
+        *("fit", "made", str(tmp_path / "birds.csv"), "--out", str(tmp_path / "made")),
+        *("--param", "inference__training__epochs=1", "--param", "hidden_layer_sizes=(8,)"),
+    )
+    assert "species" in ppl_gen.load(tmp_path / "made").feature_names_in_
