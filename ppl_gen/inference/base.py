@@ -4,12 +4,13 @@ import importlib
 import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from sklearn.base import BaseEstimator
 
 import ppl_gen
 from ppl_gen.engines import Engine, Site
+from ppl_gen.inference.training.settings import Training
 
 __all__ = ["METHODS", "ONE_AT_A_TIME", "InferenceMethod", "outline_quietly", "resolve"]
 
@@ -46,6 +47,14 @@ class InferenceMethod(BaseEstimator):  # type: ignore[misc]
     """
 
     name: ClassVar[str]
+
+    def set_params(self, **params: Any) -> Self:
+        """Set settings by name; one of a `training` that is None makes it `Training()` first."""
+        asked = any(name.startswith("training__") for name in params) and "training" not in params
+        if asked and getattr(self, "training", False) is None:
+            self.training = Training()
+        super().set_params(**params)
+        return self
 
 
 def resolve(method: str | InferenceMethod) -> InferenceMethod:

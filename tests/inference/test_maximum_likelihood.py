@@ -5,7 +5,7 @@ import pytest
 import torch
 from training_cases import Normal
 
-from ppl_gen import SVI, MaximumLikelihood, Training, infer
+from ppl_gen import EM, SVI, MaximumLikelihood, Training, infer
 from ppl_gen.inference.base import resolve
 
 
@@ -124,3 +124,13 @@ def test_svi_comes_to_the_evidence_of_a_network(data):
     evidence = -0.5 * np.log(4 * np.pi) - ((x - x.mean()) ** 2).mean() / 4
     # One draw a row in the bound: its mean over 300 rows and the last epochs.
     assert trained.history["loss"].tail(10).mean() == pytest.approx(-evidence, abs=0.05)
+
+
+def test_settings_of_training_that_is_left_out_are_set_on_its_defaults():
+    method = MaximumLikelihood(epochs=3).set_params(training__ema=0.9)
+    assert method.training.ema == 0.9
+    assert method.training.batch_size == Training().batch_size
+    assert method.settings().epochs == 3
+    assert MaximumLikelihood().set_params(epochs=3).training is None
+    with pytest.raises(ValueError, match="Invalid parameter 'training'"):
+        EM().set_params(training__ema=0.9)
