@@ -90,6 +90,8 @@ class ContextCode:
                     "numbers, as in fit"
                 )
             return (values - self.mean) / self.scale
+        if values.ndim == 2 and np.ndim(context) == 1:
+            values = values[:, 0]  # numbers between labels: unseen
         if values.ndim != 1:
             raise ValueError(
                 f"{who}: context has shape {values.shape}; expected (n,) labels, as in fit"
@@ -135,7 +137,7 @@ def _array(context: Any, who: str) -> Array:
     numbers = values.dtype.kind in "fiub"
     if values.ndim == 2 and values.shape[1] == 1 and not numbers:
         values = values[:, 0]
-    if values.ndim not in (1, 2):
+    if values.ndim not in (1, 2) or not values.size:
         raise ValueError(
             f"{who}: context has shape {values.shape}; expected (n,) labels or (n, C) numbers"
         )

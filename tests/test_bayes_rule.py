@@ -9,6 +9,7 @@ from sklearn.datasets import load_digits, load_iris
 from sklearn.mixture import GaussianMixture as PeerMixture
 from sklearn.model_selection import StratifiedKFold
 from sklearn.naive_bayes import GaussianNB
+from sklearn.neighbors import KernelDensity
 
 import ppl_gen
 from ppl_gen import EM, BayesClassifier, GaussianMixture, Mixture, NaiveBayes
@@ -209,6 +210,9 @@ def test_draws_are_of_the_classes_asked_for():
         (iris()[0], iris()[1], "flat", "priors is 'flat'; expected None, 'dirichlet'"),
         (iris()[0], iris()[1], [0.5, 0.5], "priors must be 3 numbers, one a class"),
         (iris()[0], iris()[1], [0.5, 0.4, 0.4], "sum to 1"),
+        (iris()[0], iris()[1], ["a", "b", "c"], "priors must be 3 numbers"),
+        (iris()[0], iris()[1], {0: 1.0}, "priors must be 3 numbers"),
+        (iris()[0], None, None, "requires y to be passed"),
         (iris()[0][[0, 16, 60]], [0, 0, 1], None, r"class .*1.* \(1 rows\) cannot be fitted: .*"),
         (np.where(np.arange(4) == 1, np.inf, iris()[0]), iris()[1], None, "infinity"),
     ],
@@ -249,6 +253,29 @@ def test_labels_in_a_list_keep_their_kind():
 def test_a_classifier_is_not_a_model_of_rows():
     with pytest.raises(TypeError, match="NaiveBayes is a classifier itself; expected a model of p"):
         BayesClassifier(NaiveBayes()).fit(*iris())
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (None, "model is None, which has no fit"),
+        ("GaussianMixture", "model is 'GaussianMixture', which has no fit"),
+        (GaussianMixture, "model is GaussianMixture, which is a class"),
+        (KernelDensity(), r"model is KernelDensity\(\), which has no log_prob"),
+    ],
+    ids=["none", "name", "class", "no_log_prob"],
+)
+def test_what_is_no_model_is_named(model, message):
+    with pytest.raises(TypeError, match=f"BayesClassifier.fit: {message}; expected a model of p"):
+        BayesClassifier(model).fit(*iris())
+
+
+def test_draws_want_a_class_each():
+    model = BayesClassifier(GaussianMixture(1)).fit(*iris())
+    with pytest.raises(
+        ValueError, match=r"y has shape \(2,\); expected one class, or one for each"
+    ):
+        model.sample(3, y=[0, 1])
 
 
 def test_no_rows_cannot_be_drawn():

@@ -63,6 +63,7 @@ def test_covariates_of_one_row_go_for_all():
         (np.array([["1", "2"]]), "entries that are no numbers"),
         (pd.DataFrame({"a": ["x"], "b": [1]}), "columns that are no numbers"),
         (np.zeros((2, 2, 2)), r"shape \(2, 2, 2\)"),
+        (np.zeros((2, 0)), r"shape \(2, 0\)"),
     ],
 )
 def test_what_is_no_context_is_refused(context, told):
@@ -75,5 +76,12 @@ def test_labels_are_no_covariates_and_covariates_no_labels():
         ContextCode.of([0.5, 1.5], "fit").for_rows("a", 3, "predict")
     with pytest.raises(ValueError, match=r"\[7\] that were not seen"):
         ContextCode.of([1, 2], "fit").for_rows(7, 3, "predict")
-    with pytest.raises(ValueError, match=r"expected \(n,\) labels"):
-        ContextCode.of([1, 2], "fit").for_rows(1.5, 3, "predict")
+    with pytest.raises(ValueError, match=r"shape \(1, 2\); expected \(n,\) labels"):
+        ContextCode.of([1, 2], "fit").encode([[1.0, 2.0]], "predict")
+
+
+def test_numbers_between_labels_are_unseen():
+    code = ContextCode.of([0, 1, 2], "fit")
+    for context in (0.5, [0.5]):
+        with pytest.raises(ValueError, match=r"labels \[0.5\] that were not seen in fit"):
+            code.for_rows(context, 3, "predict")

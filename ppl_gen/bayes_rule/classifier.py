@@ -53,6 +53,8 @@ class BayesClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     class_prior_ : (C,)
     models_ : list of GenerativeModel
         One a class, or the one that is shared.
+    n_features_in_ : int
+        Columns of X; feature_names_in_ are their names, where X is a frame. Not of sequences.
     density : str
         Kind of the model's `log_prob`, and with it of the probabilities.
 
@@ -90,24 +92,17 @@ class BayesClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises
         ------
         TypeError
-            If the model is a classifier, is to be shared but takes no context, or is to weigh
-            rows but its ``fit`` takes no ``sample_weight``.
+            If the model is none of p(x) or a classifier, is to be shared but takes no context, or
+            is to weigh rows but its ``fit`` takes no ``sample_weight``.
         ValueError
             If labels are missing or all the same, weights are negative or all zero, priors are
             not one a class, or the rows of a class cannot be fitted.
         """
-        if is_classifier(self.model):
-            name = type(self.model).__name__
-            raise TypeError(
-                f"BayesClassifier.fit: {name} is a classifier itself; expected a model of p(x), "
-                f"such as GaussianMixture or Mixture; fit {name} by itself"
-            )
-        if self.shared and not getattr(self.model, "takes_context", False):
-            name = type(self.model).__name__
-            raise TypeError(
-                f"BayesClassifier.fit: {name} takes no context, which shared=True gives it the "
-                "class by; expected a conditional model, such as NormalizingFlow or VAE, or "
-                "shared=False, which fits one model a class"
+        self._check_model()
+        if y is None:
+            raise ValueError(
+                "BayesClassifier.fit: requires y to be passed, but the target y is None; give the "
+                "class of every row"
             )
         if sample_weight is not None:
             if not has_fit_parameter(self.model, "sample_weight"):
@@ -133,6 +128,30 @@ class BayesClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.models_ = self._densities.models
         return self
 
+    def _check_model(self) -> None:
+        """Refuse what is no model of p(x), or of p(x | class) where that is asked for."""
+        lacking = [n for n in ("fit", "log_prob") if not hasattr(self.model, n)]
+        if lacking or isinstance(self.model, type):
+            what = self.model.__name__ if isinstance(self.model, type) else repr(self.model)
+            why = f"has no {lacking[0]}" if lacking else "is a class"
+            raise TypeError(
+                f"BayesClassifier.fit: model is {what}, which {why}; expected a model of p(x) of "
+                "ppl_gen, such as GaussianMixture()"
+            )
+        if is_classifier(self.model):
+            name = type(self.model).__name__
+            raise TypeError(
+                f"BayesClassifier.fit: {name} is a classifier itself; expected a model of p(x), "
+                f"such as GaussianMixture or Mixture; fit {name} by itself"
+            )
+        if self.shared and not getattr(self.model, "takes_context", False):
+            name = type(self.model).__name__
+            raise TypeError(
+                f"BayesClassifier.fit: {name} takes no context, which shared=True gives it the "
+                "class by; expected a conditional model, such as NormalizingFlow or VAE, or "
+                "shared=False, which fits one model a class"
+            )
+
     def _class_prior(self, counts: Array) -> Array:
         if self.priors is None:
             return counts / counts.sum()
@@ -143,13 +162,14 @@ class BayesClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                     "an array"
                 )
             return (counts + 1.0) / (counts.sum() + len(counts))
-        priors = np.asarray(self.priors, dtype=np.float64)
-        if priors.shape != counts.shape or (priors < 0.0).any() or not np.isclose(priors.sum(), 1):
+        priors = np.asarray(self.priors)
+        numbers = priors.dtype.kind in "iuf" and priors.shape == counts.shape
+        if not numbers or (priors < 0.0).any() or not np.isclose(priors.sum(), 1.0):
             raise ValueError(
                 f"BayesClassifier: priors must be {len(counts)} numbers, one a class, that sum to "
                 f"1; got {self.priors!r}"
             )
-        return priors
+        return priors.astype(np.float64)
 
     def _check(self, X: Any, *, reset: bool) -> Any:
         """Check what concerns columns; the models check the rest."""
@@ -209,7 +229,23 @@ class BayesClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self.classes_[best]
 
     def log_prob(self, X: Any, y: Any = None) -> Array:
-        """Log density of each row, in nats: of X alone, or of (X, y) together: (n,)."""
+        """Log density of each row, in nats: of X alone, or of (X, y) together.
+
+        Parameters
+        ----------
+        X : as in fit, of n
+        y : (n,) classes, optional
+
+        Returns
+        -------
+        (n,) array
+            log p(x), the classes summed out; or log p(x, y).
+
+        Raises
+        ------
+        ValueError
+            If a label was not seen in fit, or lengths differ.
+        """
         joint = self._joint(X)
         if y is None:
             return np.logaddexp.reduce(joint, axis=1)
@@ -236,6 +272,11 @@ class BayesClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Returns
         -------
         X, y : table of (n_samples, D), images or list of sequences, (n_samples,)
+
+        Raises
+        ------
+        ValueError
+            If `n_samples` is below 1, or y holds what is no class, or is of another length.
         """
         check_is_fitted(self)
         check_count(n_samples, "n_samples", "BayesClassifier.sample")
@@ -243,6 +284,11 @@ class BayesClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if y is None:
             codes = random.choice(len(self.classes_), size=n_samples, p=self.class_prior_)
         else:
+            if np.shape(y) not in ((), (1,), (n_samples,)):
+                raise ValueError(
+                    f"BayesClassifier.sample: y has shape {np.shape(y)}; expected one class, or "
+                    f"one for each of the n_samples={n_samples} rows"
+                )
             wanted = np.broadcast_to(np.asarray(y), (n_samples,))
             unknown = np.setdiff1d(wanted, self.classes_)
             if len(unknown):
@@ -256,7 +302,19 @@ class BayesClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     # -- keeping -------------------------------------------------------------------------------
 
     def save(self, path: Any, overwrite: bool = False) -> Any:
-        """Save the fitted classifier to a directory; `ppl_gen.load` brings it back."""
+        """Save the fitted classifier to a directory; `ppl_gen.load` brings it back.
+
+        Parameters
+        ----------
+        path : str or path
+        overwrite : bool
+            Replace an artefact that is there.
+
+        Raises
+        ------
+        FileExistsError
+            If something is there and `overwrite` is false.
+        """
         check_is_fitted(self)
         from ppl_gen import artifact
 

@@ -11,11 +11,11 @@ is improbable, or whether it is atypical: too probable also counts.
 import math
 import warnings
 from dataclasses import dataclass
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, OutlierMixin, clone
+from sklearn.base import BaseEstimator, OutlierMixin, clone, is_classifier
 from sklearn.utils import _safe_indexing, check_random_state, indexable
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
@@ -65,6 +65,8 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
 
     Raises
     ------
+    TypeError
+        By `fit`: if the model has no density, or is a classifier that is to be fitted.
     ValueError
         By `fit`: if a setting is out of its range; with "typicality", if the model finds a
         calibration row impossible.
@@ -170,6 +172,21 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         return -math.inf
 
     def _check_settings(self) -> None:
+        prefit = isinstance(self.calibration, str) and self.calibration == "prefit"
+        needed = ("log_prob",) if prefit else ("fit", "log_prob")
+        lacking = [name for name in needed if not hasattr(self.model, name)]
+        if lacking or isinstance(self.model, type):
+            what = self.model.__name__ if isinstance(self.model, type) else repr(self.model)
+            why = f"has no {lacking[0]}" if lacking else "is a class"
+            raise TypeError(
+                f"AnomalyDetector: model is {what}, which {why}; expected a model with a density, "
+                "such as GaussianMixture()"
+            )
+        if not prefit and is_classifier(self.model):
+            raise TypeError(
+                f"AnomalyDetector: {type(self.model).__name__} is a classifier, which learns from "
+                "labels too; fit it first, and give it with calibration='prefit'"
+            )
         if self.statistic not in STATISTICS:
             raise ValueError(
                 f"AnomalyDetector: statistic is {self.statistic!r}; expected one of "
@@ -228,7 +245,8 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         which moves it by about 1 / m). Many rows tested are many tests: to keep the share of false
         discoveries in hand, give the p-values to ``scipy.stats.false_discovery_control``.
         """
-        below = np.searchsorted(self._scores, self.score_samples(X), side="right")
+        scores = self.score_samples(X)
+        below = np.searchsorted(self._scores, scores, side="right")
         return (1.0 + below) / (len(self._scores) + 1.0)
 
     def typicality(self, X: Any, n_bootstrap: int = 2000, random_state: Any = None) -> "Typicality":
@@ -380,8 +398,10 @@ def typicality_test(
     """
     batch = _finite("log_prob", log_prob)
     known = _finite("reference", reference)
-    if n_bootstrap < 1:
-        raise ValueError(f"typicality_test: n_bootstrap is {n_bootstrap}; expected at least 1")
+    if not isinstance(n_bootstrap, Integral) or n_bootstrap < 1:
+        raise ValueError(
+            f"typicality_test: n_bootstrap is {n_bootstrap!r}; expected a whole number, at least 1"
+        )
     random = check_random_state(random_state)
     entropy = -known.mean()
     statistic = -batch.mean() - entropy

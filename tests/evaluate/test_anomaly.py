@@ -4,9 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import kstest
+from sklearn.exceptions import NotFittedError
+from sklearn.neighbors import KernelDensity
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from ppl_gen import EM, GaussianMixture, HiddenMarkovModel, Mixture
+from ppl_gen import EM, BayesClassifier, GaussianMixture, HiddenMarkovModel, Mixture
 from ppl_gen.datasets import make_checkerboard, make_two_moons
 from ppl_gen.evaluate.anomaly import AnomalyDetector, typicality_test
 
@@ -218,12 +220,34 @@ def test_too_few_calibration_rows_raise_no_alarm():
         ([], [1.0], 10, r"log_prob has shape \(0,\); expected log densities of rows"),
         ([1.0], [[1.0]], 10, r"reference has shape \(1, 1\)"),
         ([-np.inf], [1.0], 10, "log_prob has 1 entries that are not finite"),
-        ([1.0], [1.0], 0, "n_bootstrap is 0; expected at least 1"),
+        ([1.0], [1.0], 0, "n_bootstrap is 0; expected a whole number, at least 1"),
+        ([1.0], [1.0], 1.5, "n_bootstrap is 1.5; expected a whole number"),
     ],
 )
 def test_bad_batches_are_named(log_prob, reference, draws, message):
     with pytest.raises(ValueError, match=message):
         typicality_test(log_prob, reference, draws)
+
+
+@pytest.mark.parametrize(
+    ("model", "calibration", "message"),
+    [
+        (None, 0.25, "model is None, which has no fit"),
+        (GaussianMixture, 0.25, "model is GaussianMixture, which is a class"),
+        (KernelDensity(), 0.25, r"model is KernelDensity\(\), which has no log_prob"),
+        (3, "prefit", "model is 3, which has no log_prob"),
+        (BayesClassifier(GaussianMixture(1)), None, "learns from labels too; fit it first"),
+    ],
+    ids=["none", "class", "no_log_prob", "prefit", "classifier"],
+)
+def test_what_is_no_density_is_named(model, calibration, message):
+    with pytest.raises(TypeError, match=message):
+        AnomalyDetector(model, calibration=calibration).fit(ROWS)
+
+
+def test_a_detector_that_was_not_fitted_has_no_ranks():
+    with pytest.raises(NotFittedError):
+        AnomalyDetector(GaussianMixture(1)).p_values(ROWS)
 
 
 HELD_OUT = "the threshold is of held-out rows, so other rows are below it in about that share"

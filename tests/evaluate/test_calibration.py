@@ -73,3 +73,20 @@ def test_certainty_falls_into_the_last_bin():
 def test_shapes_that_do_not_fit_are_named(shape):
     with pytest.raises(ValueError, match=r"proba has shape .*; expected \(3, 3\)"):
         reliability_curve(["a", "b", "c"], np.full(shape, 1 / 3), CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("y", "proba", "n_bins", "message"),
+    [
+        ([], np.zeros((0, 3)), 5, r"y has shape \(0,\); expected labels"),
+        (["a"], [[0.5, 0.2, 0.2]], 5, "no probabilities"),
+        (["a"], [[1.2, -0.2, 0.0]], 5, "no probabilities"),
+        (["a"], [[np.nan, 0.5, 0.5]], 5, "no probabilities"),
+        (["a"], [[0.5, 0.5, 0.0]], 0, "n_bins is 0; expected a whole number"),
+        (["a"], [[0.5, 0.5, 0.0]], 1.5, "n_bins is 1.5; expected a whole number"),
+    ],
+    ids=["empty", "sum", "negative", "nan", "no_bins", "half_a_bin"],
+)
+def test_bad_input_is_named(y, proba, n_bins, message):
+    with pytest.raises(ValueError, match=message):
+        expected_calibration_error(y, proba, CLASSES, n_bins)
