@@ -231,10 +231,10 @@ def of_independent_draws(draws: Draws, info: Mapping[str, Any]) -> Verdict:
         )
     good = [f"{length:,} independent draws from an approximation"]
     _check_converged(info, good, bad, advice)
-    if info.get("pareto_k") is not None:
-        k = float(info["pareto_k"])
-        figures["pareto_k"] = k
-        if k > PARETO_K_LIMIT or np.isnan(k):
+    k = info.get("pareto_k")
+    if k is not None and not np.isnan(k):
+        figures["pareto_k"] = float(k)
+        if k > PARETO_K_LIMIT:
             bad.append(
                 f"Pareto k is {k:.2f} (over {PARETO_K_LIMIT}): the approximation is far from the "
                 "posterior somewhere"

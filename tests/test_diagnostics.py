@@ -81,7 +81,9 @@ def test_independent_draws_by_pareto_k():
     assert not poor.ok
     assert "Pareto k is 0.90" in poor.text
     assert not of_independent_draws(draws, {"pareto_k": 0.1, "converged": False}).ok
-    assert "not measured" in of_independent_draws(draws, {}).text
+    for unknown in ({}, {"pareto_k": None}, {"pareto_k": np.nan}):
+        assert of_independent_draws(draws, unknown).ok
+        assert "not measured" in of_independent_draws(draws, unknown).text
     exact = of_independent_draws(draws, {"exact": True})
     assert exact.ok
     assert "from the posterior itself" in exact.text

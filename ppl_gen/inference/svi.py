@@ -27,6 +27,10 @@ from ppl_gen.inference.training.settings import Training
 from ppl_gen.language import Program
 from ppl_gen.posterior import Posterior
 
+#: Draws that are weighed for Pareto k, at least: for a guide whose k is 0.83, a hundred say between
+#: 0.26 and 1.14 in nine of ten runs, a thousand between 0.50 and 1.05.
+_WEIGHTS = 1000
+
 
 @dataclass(frozen=True)
 class _Training:
@@ -78,7 +82,8 @@ class SVI(InferenceMethod):
         Draws of the guide in each estimate of the ELBO: vectorised on NumPyro; one after the
         other on Pyro, where a vectorised run is wrong for programs that sum over all axes.
     draws : int, default 1000
-        Draws from the fitted guide.
+        Draws from the fitted guide. Pareto k is of as many, and where all rows are in each step of
+        1,000 at least, or of as many as there were steps; there is none of fewer than 25.
     tol : float or None, default 1.0
         Steps end early when the median ELBO of the last window differs from that of the window
         before by no more than ``tol`` standard errors; a window is a tenth of ``steps``, at least
@@ -264,9 +269,9 @@ class SVI(InferenceMethod):
             if self.guide == "laplace":
                 fit.become_normal(*newton_mode(fit.curvature, fit.mode()))
                 training = replace(training, converged=True)  # it is at the mode
-            weigh = self._can_weigh(fit.latents())
-            drawn = fit.draw(1 if self.guide == "map" else self.draws, weigh=weigh)
-        k = pareto_k(drawn.log_weights) if weigh else math.nan
+            weights = self._n_weights(fit.latents(), len(training.history))
+            drawn = fit.draw(1 if self.guide == "map" else self.draws, weights=weights)
+        k = pareto_k(drawn.log_weights) if weights else math.nan
         self._warn(training, k)
         return Posterior(
             {site: value[None] for site, value in drawn.values.items()},
@@ -371,9 +376,13 @@ class SVI(InferenceMethod):
 
     # What to say of it -------------------------------------------------------------------------
 
-    def _can_weigh(self, latents: Latents) -> bool:
-        if self.guide == "map" or self.draws < 25:
-            return False
+    def _n_weights(self, latents: Latents, n_steps: int) -> int:
+        """How many draws are weighed for Pareto k; 0 where it has none."""
+        # On all rows a weight costs about what a step does.
+        cheap = min(_WEIGHTS, n_steps) if self.batch_size is None else 0
+        weights = max(self.draws, cheap)
+        if self.guide == "map" or weights < 25:
+            return 0
         if latents.subsamples and self.batch_size is None:
             warnings.warn(
                 "SVI: no Pareto k, since the program always takes a minibatch and its weights need "
@@ -382,8 +391,8 @@ class SVI(InferenceMethod):
                 UserWarning,
                 stacklevel=4,
             )
-            return False
-        return True
+            return 0
+        return weights
 
     def _warn(self, training: _Training, k: float) -> None:
         done = len(training.history)

@@ -43,7 +43,7 @@ class Draws:
 
     #: Site -> (n, ...), in the constrained space.
     values: dict[str, NDArray[Any]]
-    #: (n,), log p(x, z) - log q(z) in nats.
+    #: (weights,), log p(x, z) - log q(z) in nats, of these draws and of further ones.
     log_weights: Array
     #: Parameters of guide and model.
     params: dict[str, Any]
@@ -73,8 +73,8 @@ class Fit(Protocol):
     def become_normal(self, loc: Array, scale_tril: Array) -> None:
         """Exchange the guide for a multivariate normal."""
 
-    def draw(self, n: int, *, weigh: bool) -> Draws:
-        """Draw from the guide."""
+    def draw(self, n: int, *, weights: int) -> Draws:
+        """Draw from the guide, and weigh so many draws: none, or n or more."""
 
 
 @dataclass(frozen=True)

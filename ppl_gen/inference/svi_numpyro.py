@@ -302,29 +302,46 @@ class NumPyroFit:
         }
         self._guide = autoguide.AutoMultivariateNormal
 
-    def draw(self, n: int, *, weigh: bool) -> Draws:
+    def draw(self, n: int, *, weights: int) -> Draws:
         """Draw n times from the guide; log weights are log p(x, z) - log q(z)."""
         args, kwargs = self._whole.args, self._whole.kwargs
         elbo = self._elbo(1)
 
-        def one(params: Any, key: jax.Array) -> tuple[dict[str, jax.Array], jax.Array]:
+        def weighed(params: Any, key: jax.Array) -> tuple[dict[str, jax.Array], jax.Array]:
             guide_key, model_key = jax.random.split(key)
             guide = handlers.substitute(self._make_guide(), params)
             trace = handlers.trace(handlers.seed(guide, guide_key)).get_trace(*args, **kwargs)
             latent = {k: s["value"] for k, s in trace.items() if s["type"] == "sample"}
-            log_weight = jnp.zeros(())
-            if weigh:
-                drawn = handlers.substitute(guide, latent)
-                log_weight = -elbo.loss(model_key, params, self._model, drawn, *args, **kwargs)
+            if not weights:
+                return latent, jnp.zeros(())
+            drawn = handlers.substitute(guide, latent)
+            return latent, -elbo.loss(model_key, params, self._model, drawn, *args, **kwargs)
+
+        def one(params: Any, key: jax.Array) -> tuple[dict[str, jax.Array], jax.Array]:
+            latent, log_weight = weighed(params, key)
             model = handlers.substitute(self._model, {**params, **latent})
-            sites = handlers.trace(handlers.seed(model, model_key)).get_trace(*args, **kwargs)
+            model = handlers.seed(model, jax.random.split(key)[1])
+            sites = handlers.trace(model).get_trace(*args, **kwargs)
             return {k: s["value"] for k, s in sites.items() if self._is_kept(s)}, log_weight
 
+        def further(params: Any, key: jax.Array) -> jax.Array:
+            return weighed(params, key)[1]
+
         params = self.params()
-        keys = jax.random.split(self._draw_key, n)
-        at_once = max(1, min(n, _ELEMENTS_AT_ONCE // max(1, self._latents.elements)))
-        many = jax.jit(lambda params, keys: lax.map(partial(one, params), keys, batch_size=at_once))
-        values, log_weights = many(params, keys)
+        keys = jax.random.split(self._draw_key, max(n, weights))
+        at_once = max(1, _ELEMENTS_AT_ONCE // max(1, self._latents.elements))
+
+        def over(function: Callable[..., Any], keys: jax.Array, options: Any = None) -> Any:
+            size = min(len(keys), at_once)
+            many = jax.jit(
+                lambda params, keys: lax.map(partial(function, params), keys, batch_size=size),
+                compiler_options=options,
+            )
+            return many(params, keys)
+
+        values, log_weights = over(one, keys[:n])
+        if weights > n:
+            log_weights = np.concatenate([log_weights, over(further, keys[n:], _QUICKLY)])
         return Draws(
             {k: np.asarray(v) for k, v in values.items()},
             np.asarray(log_weights, dtype=np.float64),

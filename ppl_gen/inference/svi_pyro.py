@@ -192,18 +192,20 @@ class PyroFit:
         guide.load_state_dict(self._guide.state_dict())
         return guide
 
-    def draw(self, n: int, *, weigh: bool) -> Draws:
+    def draw(self, n: int, *, weights: int) -> Draws:
         """Draw n times from the guide; log weights are log p(x, z) - log q(z)."""
         args, kwargs = self._whole.args, self._whole.kwargs
         guide, elbo = self._whole_guide(), self._elbo(1)
         values: dict[str, list[NDArray[Any]]] = {}
-        log_weights = np.zeros(n)
+        log_weights = np.zeros(weights)
         with torch.no_grad():
-            for i in range(n):
+            for i in range(max(n, weights)):
                 trace = poutine.trace(guide).get_trace(*args, **kwargs)
-                if weigh:
+                if i < weights:
                     fixed = poutine.replay(guide, trace=trace)
                     log_weights[i] = -elbo.loss(self._model, fixed, *args, **kwargs)
+                if i >= n:
+                    continue
                 sites = poutine.trace(poutine.replay(self._model, trace=trace)).get_trace(
                     *args, **kwargs
                 )

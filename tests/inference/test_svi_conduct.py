@@ -189,7 +189,10 @@ class TestConvergence:
             fit(normal, Y, engine="pyro", tol=1.0, steps=70, draws=20)
 
     def test_rising_elbo_warns(self):
-        with pytest.warns(UserWarning, match=r"not converged in 600 steps: the ELBO still moved"):
+        with (
+            pytest.warns(UserWarning, match=r"not converged in 600 steps: the ELBO still moved"),
+            pytest.warns(UserWarning, match="Pareto k of the guide"),  # it is not there yet
+        ):
             fit(normal, Y + 50.0, tol=1.0, steps=600, learning_rate=1e-3, draws=20)
 
     def test_falling_elbo_is_not_convergence(self):
@@ -202,6 +205,23 @@ class TestConvergence:
         posterior = fit(normal, Y, steps=73, draws=30)
         assert posterior.info["history"].shape == (73,)
         assert np.all(np.isfinite(posterior.info["history"]))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_pareto_k_does_not_hang_on_the_draws_asked_for(engine):
+    settings = {"engine": engine, "guide": learned_guide, "steps": 150}
+    few, many = (fit(normal, Y, draws=draws, **settings) for draws in (10, 150))
+    assert few.stacked("mu").shape == (10,)
+    np.testing.assert_array_equal(few.stacked("mu"), many.stacked("mu")[:10])
+    # The same 150 weights, compiled otherwise.
+    np.testing.assert_allclose(few.info["pareto_k"], many.info["pareto_k"], rtol=1e-6)
+
+
+def test_too_few_weights_for_a_pareto_k_are_no_fault():
+    posterior = fit(normal, Y, engine="pyro", guide=learned_guide, steps=20, draws=20)
+    assert np.isnan(posterior.info["pareto_k"])
+    assert posterior.verdict.ok
+    assert "how close it is to the posterior was not measured" in posterior.verdict.text
 
 
 @program
