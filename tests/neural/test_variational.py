@@ -101,6 +101,51 @@ def test_importance_sampling_estimates_the_exact_density(posterior):
     assert (off.abs() < 5.0).all()
 
 
+@pytest.mark.parametrize(
+    ("kind", "posterior", "prior"),
+    [
+        *((kind, "mean_field", "normal") for kind in LIKELIHOODS),
+        ("bernoulli", "full_rank", "vamp"),
+        ("bernoulli", "iaf", "flow"),
+        ("discretised_logistic", "mean_field", "flow"),
+    ],
+)
+def test_proposals_at_modes_estimate_the_same_densities(kind, posterior, prior):
+    net = network(LIKELIHOODS[kind](), posterior)
+    x = torch.randint(2, (5, WIDTH)).double()
+    if prior == "vamp":
+        rows = net.likelihood.relaxed(torch.randint(2, (7, WIDTH)).float())
+        net.latent_prior = build_prior("vamp", SIZE, encode=net.encode_relaxed, rows=rows)
+    elif prior == "flow":
+        net.latent_prior = build_prior("flow", SIZE)
+    net = net.double().eval().requires_grad_(False)
+    net.encoder[-1].bias[SIZE : 2 * SIZE] = 2.0  # wider than the prior: weights have a bound
+    x[0, 1] = torch.nan
+    # Two latents: the sum over a grid is exact but for what lies beyond nine deviations.
+    side = torch.linspace(-9.0, 9.0, 181, dtype=torch.float64)
+    grid = torch.cartesian_prod(side, side)
+    seen = ~x.isnan()
+    each = net.decode(grid[:, None], None, seen).log_prob(x.nan_to_num())
+    each = each + net.prior().log_prob(grid)[:, None]
+    exact = each.logsumexp(0) + 2 * math.log(0.1)
+    _, log_weights = net.importance(x, n_draws=2000, n_newton=3)
+    found = log_weights.logsumexp(0) - math.log(2000)
+    relative = (log_weights - found).exp()
+    # Five standard errors, and the grid's.
+    assert ((found - exact).abs() < 5 * relative.std(0) / 2000**0.5 + 1e-3).all()
+
+
+def test_proposals_at_modes_are_exact_where_all_is_normal():
+    net = linear()
+    widen_the_guide(net)
+    x = rows_of(net, 30)
+    x[:, 2] += 20.0  # far out, where the guide proposes nothing of worth
+    _, log_weights = net.importance(x, n_draws=500, n_newton=1)
+    found = log_weights.logsumexp(0) - math.log(500)
+    # Nine tenths of the draws are of the posterior: weights spread by a third and less.
+    torch.testing.assert_close(found, marginal(net).log_prob(x), rtol=0, atol=5 * 0.4 / 500**0.5)
+
+
 @pytest.mark.parametrize("gaps", [False, True])
 @pytest.mark.parametrize("kind", LIKELIHOODS)
 def test_pseudo_inputs_of_every_likelihood_have_gradients(kind, gaps):

@@ -23,7 +23,7 @@ class LogProbEstimate(NamedTuple):
     log_prob : (n,) array
         Nats; lower than the log density on average: by half its squared standard error where
         many draws count, by far more where `effective_size` is a few (of binary images of 784
-        pixels by a nat or more with 500 draws, of which 4 counted).
+        pixels by two nats with 500 draws, of which 4 counted; then take `n_newton`).
     standard_error : (n,) array
         Of `log_prob`, nats. Too small where `effective_size` is.
     effective_size : (n,) array
@@ -46,7 +46,9 @@ class ImportanceSampled(Latents):
 
     # -- densities -----------------------------------------------------------------------------
 
-    def log_prob(self, X: Any, context: Any = None, n_importance: int = N_DRAWS) -> Array:
+    def log_prob(
+        self, X: Any, context: Any = None, n_importance: int = N_DRAWS, n_newton: int = 0
+    ) -> Array:
         """Log density of each row, in nats, by importance sampling: a lower bound on average.
 
         The guide proposes codes. One X gives the same numbers again; :meth:`log_prob_estimate`
@@ -59,15 +61,17 @@ class ImportanceSampled(Latents):
         context : one of the fit's kind for all rows, or one a row; for conditional densities
         n_importance : int
             Codes of each row; the bound of Burda, Grosse and Salakhutdinov (2016), equation 8.
+        n_newton : int
+            Steps to better proposals, as of :meth:`log_prob_estimate`.
 
         Returns
         -------
         (n,) array
         """
-        return self.log_prob_estimate(X, context, n_importance).log_prob
+        return self.log_prob_estimate(X, context, n_importance, n_newton).log_prob
 
     def log_prob_estimate(
-        self, X: Any, context: Any = None, n_importance: int = 1000
+        self, X: Any, context: Any = None, n_importance: int = 1000, n_newton: int = 0
     ) -> LogProbEstimate:
         """Log density of each row with its standard error and the effective number of draws.
 
@@ -77,12 +81,19 @@ class ImportanceSampled(Latents):
         context : one of the fit's kind for all rows, or one a row; for conditional densities
         n_importance : int
             Codes of each row.
+        n_newton : int
+            Steps of Newton's method to the mode of the codes of each row, where the normal
+            distribution of the mode's curvature then proposes nine codes of ten, and the guide the
+            rest; with 0 the guide proposes all. Three steps cost as much as some 300 codes, and
+            are worth more than thousands where `effective_size` is small (of binary images of 784
+            pixels, 100 codes were 1.6 nats nearer than 3000 of the guide). Not where codes of one
+            row lie around several modes.
 
         Returns
         -------
         LogProbEstimate
         """
-        log_weights = self._log_weights(X, context, n_importance)
+        log_weights = self._log_weights(X, context, n_importance, n_newton)
         most = log_weights.max(axis=1, keepdims=True)
         most = np.where(np.isfinite(most), most, 0.0)  # of rows so far out that all weights are 0
         weights = np.exp(log_weights - most)
@@ -114,13 +125,17 @@ class ImportanceSampled(Latents):
         """
         return self._log_weights(X, context, n_importance).mean(axis=1)
 
-    def _log_weights(self, X: Any, context: Any, n_importance: int) -> Array:
-        """Log importance weights of draws of the guide: (n, n_importance)."""
+    def _log_weights(self, X: Any, context: Any, n_importance: int, n_newton: int = 0) -> Array:
+        """Log importance weights of draws of the proposal: (n, n_importance)."""
         check_is_fitted(self)
         check_count(n_importance, "n_importance", self._who)
+        if n_newton != 0:
+            check_count(n_newton, "n_newton", self._who)
         network = self._network
         found: Array = self._by_chunk(
-            lambda rows: network.importance(rows["x"], rows.get("context"), n_importance)[1].T,
+            lambda rows: (
+                network.importance(rows["x"], rows.get("context"), n_importance, n_newton)[1].T
+            ),
             self._scoring_data(X, context),
         )
         return found.astype(np.float64)

@@ -177,16 +177,9 @@ class Latents(DeepModel):
     def _latent_moments(self, data: dict[str, Array]) -> tuple[Array, Array]:
         """Mean and variance of the guide, each (n, L); by draws where the guide is a flow."""
         network = self._network
-
-        def moments(rows: dict[str, torch.Tensor]) -> torch.Tensor:
-            told = network.encode(rows["x"], rows.get("context"))
-            try:
-                return torch.stack([told.mean, told.variance], dim=1)
-            except NotImplementedError:
-                drawn = told.sample((256,))
-                return torch.stack([drawn.mean(dim=0), drawn.var(dim=0)], dim=1)
-
-        found = self._by_chunk(moments, data).astype(np.float64)
+        found = self._by_chunk(
+            lambda rows: network.guide_moments(rows["x"], rows.get("context")), data
+        ).astype(np.float64)
         return found[:, 0], found[:, 1]
 
     def _warn_of_collapse(self) -> None:

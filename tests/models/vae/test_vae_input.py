@@ -114,6 +114,8 @@ def test_values_out_of_range_after_the_fit(digits):
         model.inverse_transform(np.zeros((2, 3)))
     for ask in (
         lambda: model.log_prob(x, n_importance=0),
+        lambda: model.log_prob(x, n_newton=-1),
+        lambda: model.log_prob(x, n_newton=2.5),
         lambda: model.impute(x, n_draws=0),
         lambda: model.sample(0),
         lambda: model.interpolate(x[0], x[1], 0),
