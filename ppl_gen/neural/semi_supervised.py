@@ -18,7 +18,7 @@ CERTAIN = 1e4
 class SemiSupervisedAutoencoder(DensityModule):
     """Rows of a class y and a latent z, with a classifier for rows whose class is not known.
 
-    ``y ~ Categorical(prior)``, ``z ~ N(0, I)`` and ``x ~ p(x | y, z)``; the guide is
+    ``y ~ Categorical(prior)``, ``z ~ p(z)`` and ``x ~ p(x | y, z)``; the guide is
     ``q(y | x) q(z | x, y)``: the model M2 of [1]_, section 2.1.2.
 
     Parameters
@@ -56,6 +56,17 @@ class SemiSupervisedAutoencoder(DensityModule):
     def one_hot(self, y: Tensor) -> Tensor:
         """Classes as contexts: (...) -> (..., K)."""
         return one_hot(y.long(), self.n_classes).to(self.log_prior.dtype)
+
+    def latent_mean(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Mean of the guide's latents: (n, D) -> (n, L).
+
+        Of classes `y`, (n,) codes; without them averaged over the guide's own guess of the class.
+        """
+        if y is not None:
+            return self.autoencoder.guide_moments(x, self.one_hot(y))[:, 0]
+        shares = self.class_logits(x).softmax(dim=-1)
+        each = [self.latent_mean(x, torch.full_like(x[:, 0], k)) for k in range(self.n_classes)]
+        return torch.einsum("nk,knl->nl", shares, torch.stack(each))
 
     # -- the programs --------------------------------------------------------------------------
 

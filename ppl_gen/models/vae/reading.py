@@ -1,16 +1,27 @@
 """What an autoencoder takes of the rows it is fitted to, and rows that it refuses."""
 
+import math
 import numbers
 import warnings
 from typing import Any
 
 import numpy as np
+from sklearn.utils.validation import check_consistent_length, column_or_1d
 
+from ppl_gen.data import is_missing
 from ppl_gen.table_reader import constant_columns
 
 Array = Any
 
-__all__ = ["LIKELIHOODS", "N_PSEUDO_INPUTS", "check_range", "facts_of"]
+__all__ = [
+    "LIKELIHOODS",
+    "N_PSEUDO_INPUTS",
+    "UNKNOWN",
+    "check_range",
+    "class_prior",
+    "facts_of",
+    "read_labels",
+]
 
 #: Names of likelihoods, the default first.
 LIKELIHOODS = ("normal", "bernoulli", "categorical", "discretised_logistic")
@@ -18,6 +29,8 @@ LIKELIHOODS = ("normal", "bernoulli", "categorical", "discretised_logistic")
 LEVELLED = ("categorical", "discretised_logistic")
 #: Pseudo-inputs of a VampPrior, where there are as many rows: each is encoded at every step.
 N_PSEUDO_INPUTS = 64
+#: What stands for a class that is not known, as in scikit-learn's semi-supervised classifiers.
+UNKNOWN = -1
 
 
 def facts_of(
@@ -137,3 +150,53 @@ def _check_binary(values: Array, low: float, high: float, who: str) -> None:
             f"{who}: likelihood='bernoulli' takes the values 0 and 1, and is no density of those "
             f"between; X has {between[0]:g}: binarise it (X > 0.5), or use likelihood='normal'"
         )
+
+
+def read_labels(X: Any, y: Any, who: str) -> tuple[Array, Array]:
+    """Labels of rows, and which of them are known.
+
+    Raises
+    ------
+    ValueError
+        If there are none, or one is missing otherwise than by -1.
+    """
+    if y is None:
+        raise ValueError(f"{who}: y is missing; expected labels, -1 where the class is not known")
+    labels = column_or_1d(y, warn=True)
+    check_consistent_length(X, labels)
+    if labels.dtype.kind in "OUSf" and (missing := sum(map(is_missing, labels.tolist()))):
+        raise ValueError(
+            f"{who}: y has {missing} missing labels; expected -1 where the class is not known"
+        )
+    if labels.dtype.kind in "US" and (labels == str(UNKNOWN)).any():
+        raise ValueError(
+            f"{who}: y is an array of strings, some of them '-1'; expected the number -1 where the "
+            "class is not known: give np.array(y, dtype=object)"
+        )
+    if labels.dtype.kind == "O":
+        known = np.array([isinstance(value, str) or value != UNKNOWN for value in labels])
+        return np.where(known, labels, labels[known][0] if known.any() else None), known
+    return labels, np.asarray(labels != UNKNOWN)
+
+
+def class_prior(priors: Any, codes: Array, weight: Array, n_classes: int, who: str) -> Array:
+    """Probabilities of classes: those that are given, or the shares of rows of known class.
+
+    Raises
+    ------
+    ValueError
+        If those that are given are not one a class, or no probabilities.
+    """
+    if priors is None:
+        counts = np.bincount(codes, weight, minlength=n_classes)
+        return counts / counts.sum()
+    given = np.asarray(priors, dtype=np.float64)
+    if given.shape != (n_classes,):
+        raise ValueError(
+            f"{who}: priors have the shape {given.shape}, and y has {n_classes} classes"
+        )
+    if not (given > 0).all() or not math.isclose(given.sum(), 1.0, abs_tol=1e-6):
+        raise ValueError(
+            f"{who}: priors are {given.tolist()}; expected positive numbers that sum to 1"
+        )
+    return given

@@ -8,12 +8,11 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from sklearn.base import ClassifierMixin
-from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
+from sklearn.base import ClassifierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils.validation import check_is_fitted
 
 from ppl_gen.contexts import ContextCode
 from ppl_gen.counts import check_count
-from ppl_gen.data import is_missing
 from ppl_gen.deep_estimator import DeepModel
 from ppl_gen.inference import svi_networks
 from ppl_gen.inference.base import InferenceMethod
@@ -25,9 +24,9 @@ from ppl_gen.models.vae.building import (
     build_likelihood,
     check_settings,
 )
-from ppl_gen.models.vae.reading import check_range, facts_of
+from ppl_gen.models.vae.reading import UNKNOWN, check_range, class_prior, facts_of, read_labels
 from ppl_gen.neural.amortised import POSTERIORS, AmortisedPosterior
-from ppl_gen.neural.priors import StandardNormal
+from ppl_gen.neural.priors import build_prior
 from ppl_gen.neural.semi_supervised import SemiSupervisedAutoencoder
 from ppl_gen.neural.variational import N_DRAWS, VariationalAutoencoder
 
@@ -35,11 +34,13 @@ Array = Any
 
 __all__ = ["SemiSupervisedVAE"]
 
-#: What stands for a class that is not known, as in scikit-learn's semi-supervised classifiers.
-UNKNOWN = -1
 
-
-class SemiSupervisedVAE(ClassifierMixin, DeepModel):  # type: ignore[misc]
+class SemiSupervisedVAE(
+    ClassNamePrefixFeaturesOutMixin,  # type: ignore[misc]
+    TransformerMixin,  # type: ignore[misc]
+    ClassifierMixin,  # type: ignore[misc]
+    DeepModel,
+):
     """A variational autoencoder with a class behind each row, which is known of some rows only.
 
     A row has a class y and a latent z; a decoder tells it from both. Rows without a class tell
@@ -59,6 +60,9 @@ class SemiSupervisedVAE(ClassifierMixin, DeepModel):  # type: ignore[misc]
     architecture : {"mlp", "convolutional"}
     posterior : {"mean_field", "full_rank", "iaf"}
         Guide of the latents, given a row and its class.
+    prior : {"normal", "flow"}
+        Of the latents, which do not depend on the class: standard normal, or a flow. (The
+        pseudo-inputs of a VampPrior would need classes, which most rows do not have.)
     alpha : float
         Weight of the classifier's loss, a mean over the rows of known class, beside the bound, a
         mean over all rows. Kingma et al. take 0.1; of five digits a class (8 x 8), 10 told the
@@ -131,6 +135,7 @@ class SemiSupervisedVAE(ClassifierMixin, DeepModel):  # type: ignore[misc]
         hidden_layer_sizes: Sequence[int] | None = None,
         architecture: str = "mlp",
         posterior: str = "mean_field",
+        prior: str = "normal",
         alpha: float = 10.0,
         priors: Any = None,
         noise: str | float = "learned",
@@ -146,6 +151,7 @@ class SemiSupervisedVAE(ClassifierMixin, DeepModel):  # type: ignore[misc]
         self.hidden_layer_sizes = hidden_layer_sizes
         self.architecture = architecture
         self.posterior = posterior
+        self.prior = prior
         self.alpha = alpha
         self.priors = priors
         self.noise = noise
@@ -193,7 +199,7 @@ class SemiSupervisedVAE(ClassifierMixin, DeepModel):  # type: ignore[misc]
         self, X: Any, y: Any, context: Any, sample_weight: Any
     ) -> tuple[dict[str, Array], dict[str, Any], ContextCode | None]:
         data, facts, code = super()._training_data(X, None, None, sample_weight)
-        labels, known = self._read_labels(X, y)
+        labels, known = read_labels(X, y, f"{self._who}.fit")
         if sample_weight is not None:
             counted = np.asarray(sample_weight, dtype=np.float64) > 0.0
             labels, known = labels[counted], known[counted]
@@ -207,56 +213,22 @@ class SemiSupervisedVAE(ClassifierMixin, DeepModel):  # type: ignore[misc]
         data["y"] = np.full(len(labels), UNKNOWN, dtype=np.int64)
         data["y"][known] = np.searchsorted(self.classes_, labels[known])
         weight = data.get("weight", np.ones(len(labels)))
-        facts["class_prior"] = self._class_prior(data["y"][known], weight[known])
+        facts["class_prior"] = class_prior(
+            self.priors, data["y"][known], weight[known], len(self.classes_), f"{self._who}.fit"
+        )
         return data, facts, code
-
-    def _read_labels(self, X: Any, y: Any) -> tuple[Array, Array]:
-        """Labels, and which of them are known."""
-        if y is None:
-            raise ValueError(
-                f"{self._who}.fit: y is missing; expected labels, -1 where the class is not known"
-            )
-        labels = column_or_1d(y, warn=True)
-        check_consistent_length(X, labels)
-        if labels.dtype.kind in "OUSf" and (missing := sum(map(is_missing, labels.tolist()))):
-            raise ValueError(
-                f"{self._who}.fit: y has {missing} missing labels; expected -1 where the class is "
-                "not known"
-            )
-        if labels.dtype.kind in "US" and (labels == str(UNKNOWN)).any():
-            raise ValueError(
-                f"{self._who}.fit: y is an array of strings, some of them '-1'; expected the "
-                "number -1 where the class is not known: give np.array(y, dtype=object)"
-            )
-        if labels.dtype.kind == "O":
-            known = np.array([isinstance(value, str) or value != UNKNOWN for value in labels])
-            return np.where(known, labels, labels[known][0] if known.any() else None), known
-        return labels, np.asarray(labels != UNKNOWN)
-
-    def _class_prior(self, codes: Array, weight: Array) -> Array:
-        n_classes = len(self.classes_)
-        if self.priors is None:
-            counts = np.bincount(codes, weight, minlength=n_classes)
-            return counts / counts.sum()
-        priors = np.asarray(self.priors, dtype=np.float64)
-        if priors.shape != (n_classes,):
-            raise ValueError(
-                f"{self._who}.fit: priors have the shape {priors.shape}, and y has {n_classes} "
-                "classes"
-            )
-        if not (priors > 0).all() or not math.isclose(priors.sum(), 1.0, abs_tol=1e-6):
-            raise ValueError(
-                f"{self._who}.fit: priors are {priors.tolist()}; expected positive numbers that "
-                "sum to 1"
-            )
-        return priors
 
     # -- the network ---------------------------------------------------------------------------
 
     def _facts(self, values: Array, row_shape: tuple[int, ...]) -> dict[str, Any]:
         who = f"{self._who}.fit"
-        settings = {"prior": "normal", "beta": 1.0, "free_bits": 0.0, "beta_warmup": 0.0}
+        settings = {"beta": 1.0, "free_bits": 0.0, "beta_warmup": 0.0}
         check_settings(SimpleNamespace(**self.get_params(deep=False), **settings), who, row_shape)
+        if self.prior == "vamp":
+            raise ValueError(
+                f"{who}: prior is 'vamp', whose pseudo-inputs would need classes; expected "
+                "'normal' or 'flow'"
+            )
         if not (isinstance(self.alpha, Real) and 0.0 <= self.alpha < math.inf):
             raise ValueError(
                 f"{self._who}: alpha is {self.alpha!r}; expected zero or a positive number"
@@ -280,7 +252,7 @@ class SemiSupervisedVAE(ClassifierMixin, DeepModel):  # type: ignore[misc]
             build_encoder(kind, hidden, facts, likelihood, posterior, n_classes),
             build_decoder(kind, hidden, facts, likelihood, size + n_classes),
             posterior,
-            StandardNormal(size),
+            build_prior(self.prior, size),
             size,
             context_width=n_classes,
             gaps=facts["gaps"],
@@ -388,6 +360,36 @@ class SemiSupervisedVAE(ClassifierMixin, DeepModel):  # type: ignore[misc]
         if y is None:
             return float(np.average(self.log_prob(X), weights=sample_weight))
         return float(np.average(self.predict(X) == np.asarray(y), weights=sample_weight))
+
+    # -- latents -------------------------------------------------------------------------------
+
+    def transform(self, X: Any, y: Any = None) -> Array:
+        """Posterior mean of the latents of each row, by the guide; its class is no part of them.
+
+        Parameters
+        ----------
+        X : table of (n, D), or images, as in fit
+            NaN is missing.
+        y : class or (n,) classes, optional
+            By default averaged over the guide's guess, ``q(y | x)``.
+
+        Returns
+        -------
+        (n, L) array
+        """
+        check_is_fitted(self)
+        data = self._scoring_data(X, None)
+        if y is not None:
+            data["y"] = self._coded_classes(y, len(data["x"]))
+        network = self._network
+        found: Array = self._by_chunk(
+            lambda rows: network.latent_mean(rows["x"], rows.get("y")), data
+        )
+        return found.astype(np.float64)
+
+    @property
+    def _n_features_out(self) -> int:
+        return self._network.autoencoder.latent_dim
 
     # -- densities and draws -------------------------------------------------------------------
 

@@ -102,6 +102,30 @@ def test_the_quick_guess(model):
     assert agree.mean() > 0.85
 
 
+def test_latents(model):
+    z = model.transform(X)
+    assert z.shape == (150, 2)
+    assert z.dtype == np.float64
+    of_each = np.stack([model.transform(X, y=label) for label in range(3)], axis=1)
+    shares = model.predict_proba(X, amortised=True)
+    np.testing.assert_allclose(z, np.einsum("nk,nkl->nl", shares, of_each), atol=1e-6)
+    own = model.transform(X, y=TRUTH)
+    np.testing.assert_allclose(own, of_each[np.arange(150), TRUTH], atol=1e-6)
+    assert (own.std(axis=0) > 0.1).any()  # they say something of rows
+    assert model.get_feature_names_out().tolist() == ["semisupervisedvae0", "semisupervisedvae1"]
+    with pytest.raises(ValueError, match=r"labels \[7\] that were not seen in fit"):
+        model.transform(X, y=7)
+
+
+def test_a_flow_as_the_prior(tmp_path):
+    flow = small(prior="flow").fit(X, FEW)
+    assert flow.score(X, TRUTH) > 0.8  # measured of three seeds: 0.87, 0.89, 0.86
+    assert flow.transform(X).shape == (150, 2)
+    flow.save(tmp_path / "m2")
+    back = ppl_gen.load(tmp_path / "m2")
+    np.testing.assert_array_equal(back.predict_proba(X), flow.predict_proba(X))
+
+
 def test_draws(model):
     rows, labels = model.sample(200, random_state=0, return_latent=True)
     assert rows.shape == (200, 4)
@@ -191,6 +215,8 @@ def test_labels_that_are_refused(y, message):
         ({"alpha": -1.0}, "alpha is -1.0"),
         ({"alpha": "auto"}, "alpha is 'auto'"),
         ({"posterior": "gaussian"}, "posterior is 'gaussian'"),
+        ({"prior": "vamp"}, "prior is 'vamp', whose pseudo-inputs would need classes"),
+        ({"prior": "uniform"}, "prior is 'uniform'; expected one of 'normal'"),
         ({"priors": [0.5, 0.5]}, "y has 3 classes"),
         ({"priors": [0.5, 0.5, 0.5]}, "sum to 1"),
         ({"likelihood": "bernoulli"}, "takes the values 0 and 1"),
