@@ -1,6 +1,7 @@
 """Settings that hold for every test, made before any heavy library is imported."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,10 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 # Another seed shows which tests pass by luck alone.
 SEED = int(os.environ.get("PPL_GEN_TEST_SEED", "0"))
+
+# A run that a shell put in the background ignores Ctrl-C, which tests press.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No deadline: the first example of a test may pay for an import or a compile.
 settings.register_profile("local", deadline=None)
