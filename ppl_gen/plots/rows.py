@@ -35,22 +35,41 @@ def plot_mixture(
     ------
     TypeError
         If the components are not normal.
+    ValueError
+        If the model has no such columns.
+
+    Examples
+    --------
+    >>> from ppl_gen import GaussianMixture, plots
+    >>> from ppl_gen.datasets import make_two_moons
+    >>> X = make_two_moons(100).X
+    >>> ax = plots.plot_mixture(GaussianMixture(2, random_state=0).fit(X), X)
+    >>> len(ax.lines)  # two ellipses a component
+    4
     """
     from matplotlib.colors import TABLEAU_COLORS
+    from sklearn.utils.validation import check_is_fitted
 
     from ppl_gen.families import Normal
 
+    check_is_fitted(model)
     family = model.structure_.family
     if not isinstance(family, Normal):
         raise TypeError(
             f"plot_mixture: the components of {type(model).__name__} are {family!r}; expected "
             "normal ones, which have ellipses, as those of GaussianMixture"
         )
+    names = model.schema_.names
+    pair = list(columns)
+    if len(pair) != 2 or not set(pair) <= set(range(-len(names), len(names))):
+        raise ValueError(
+            f"plot_mixture: columns is {columns!r}; expected the places of two columns, from 0 to "
+            f"{len(names) - 1}"
+        )
     ax = axes_or_new(ax)
     colours = list(TABLEAU_COLORS.values())
     values = model._read(X, reset=False)
     component = model.predict(X)
-    pair = list(columns)
     for k in range(model.structure_.n_classes):
         rows = component == k
         ax.scatter(*values[rows][:, pair].T, s=12, alpha=0.6, color=colours[k % 10], lw=0)
@@ -66,7 +85,6 @@ def plot_mixture(
                 line = mean[pair, None] + np.sqrt(-2.0 * np.log1p(-share)) * root @ circle
                 alpha = 1.0 if len(shown) == 1 else 0.25
                 ax.plot(*line, color=colours[k % 10], lw=1.0, alpha=alpha)
-    names = model.schema_.names
     ax.set(xlabel=str(names[pair[0]]), ylabel=str(names[pair[1]]))
     return ax  # type: ignore[no-any-return]
 
@@ -103,6 +121,18 @@ def plot_calibration(y: Any, proba: Array, classes: Array, *, ax: Any = None) ->
         Predicted probabilities, in the order of `classes`.
     classes : (C,)
     ax : matplotlib.axes.Axes, optional
+
+    Raises
+    ------
+    ValueError
+        As of `ppl_gen.evaluate.calibration.reliability_curve`.
+
+    Examples
+    --------
+    >>> from ppl_gen import plots
+    >>> ax = plots.plot_calibration([0, 0, 0, 1], np.tile([0.75, 0.25], (4, 1)), [0, 1])
+    >>> ax.get_title()
+    'expected calibration error 0.000'
     """
     from scipy.stats import beta
 
@@ -135,7 +165,26 @@ def plot_explanation(explanation: Any, row: int = 0, *, ax: Any = None) -> "Axes
     row : int
         Place of the row.
     ax : matplotlib.axes.Axes, optional
+
+    Raises
+    ------
+    ValueError
+        If there is no such row.
+
+    Examples
+    --------
+    >>> from ppl_gen import NaiveBayes, plots
+    >>> from ppl_gen.datasets import load_iris
+    >>> iris = load_iris()
+    >>> explanation = NaiveBayes().fit(iris.X, iris.y).explain(iris.X)
+    >>> ax = plots.plot_explanation(explanation, 3)
+    >>> len(ax.patches)  # the prior, and a bar a column
+    5
     """
+    if not -len(explanation) <= row < len(explanation):
+        raise ValueError(
+            f"plot_explanation: row is {row}, but the explanation is of {len(explanation)} rows"
+        )
     ax = axes_or_new(ax)
     one = explanation.iloc[row]
     terms = one.drop(["label", "against"]).astype(float)

@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.exceptions import NotFittedError
 
 from ppl_gen import GaussianMixture, Mixture, NaiveBayes, plots
 from ppl_gen.datasets import load_penguins
@@ -105,3 +106,22 @@ def test_axes_that_are_given_are_drawn_on(draw):
     ax = plt.figure().add_subplot()
     assert draw(ax) is ax
     assert draw(None) is not ax
+
+
+@pytest.mark.parametrize("columns", [(0, 9), (0,), (-4, 0)])
+def test_columns_that_are_not_there_are_named(columns):
+    X = np.random.default_rng(0).normal(size=(30, 3))
+    with pytest.raises(ValueError, match="expected the places of two columns, from 0 to 2"):
+        plots.plot_mixture(GaussianMixture(1).fit(X), X, columns)
+
+
+def test_a_row_that_is_not_there_is_named(penguins):
+    explanation = NaiveBayes().fit(penguins[["bill_length_mm"]], penguins["species"])
+    explanation = explanation.explain(penguins[["bill_length_mm"]].head(3))
+    with pytest.raises(ValueError, match="row is 3, but the explanation is of 3 rows"):
+        plots.plot_explanation(explanation, 3)
+
+
+def test_a_mixture_that_was_not_fitted_is_refused():
+    with pytest.raises(NotFittedError):
+        plots.plot_mixture(GaussianMixture(1), np.zeros((3, 2)))
