@@ -136,6 +136,15 @@ class _Mixture(dist.MixtureSameFamily):  # type: ignore[misc]
         """Where codes lie."""
         return self.component_distribution.support
 
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log density of codes (..., L): (...)."""
+        components = self.component_distribution
+        # Said in full: flows given a context do not broadcast codes against it.
+        each = value.unsqueeze(-2).expand(*value.shape[:-1], *components.batch_shape, -1)
+        weights = self.mixture_distribution.logits.log_softmax(-1)
+        found: Tensor = (components.log_prob(each) + weights).logsumexp(-1)
+        return found
+
 
 def build_prior(
     name: str,

@@ -9,6 +9,7 @@ import torch
 from pyro.infer import MCMC, NUTS
 from torch import nn
 
+from ppl_gen.neural.amortised import InverseAutoregressive
 from ppl_gen.neural.priors import PRIORS, StandardNormal, VampPrior, build_prior
 
 
@@ -120,6 +121,21 @@ def test_vamp_of_contexts():
         [encoder.encode(r, c).log_prob(z) for r, c in zip(rows, context, strict=True)]
     )
     torch.testing.assert_close(prior.dist().log_prob(z), each.exp().mean(0).log())
+
+
+def test_vamp_of_flows_is_their_mixture():
+    class Encoder(nn.Linear):
+        def encode(self, x):
+            return self.family(self(x))
+
+    encoder = Encoder(4, 6)
+    encoder.family = InverseAutoregressive(2)
+    rows, codes = torch.randn(5, 4), torch.randn(3, 7, 2)
+    prior = VampPrior(encoder.encode, rows)
+    each = [encoder.encode(row.expand(3, 7, 4)).log_prob(codes) for row in rows]
+    expected = torch.stack(each).logsumexp(0) - torch.tensor(5.0).log()
+    # Rounding of sums in another order, in float32.
+    torch.testing.assert_close(prior.dist().log_prob(codes), expected, atol=1e-4, rtol=1e-4)
 
 
 def test_what_vamp_refuses():
