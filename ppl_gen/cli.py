@@ -96,7 +96,7 @@ def _one_line_errors() -> Iterator[None]:
         warnings.simplefilter("default")
         try:
             yield
-        except (ValueError, TypeError, OSError, NotImplementedError) as error:
+        except (ValueError, TypeError, OSError, NotImplementedError, FloatingPointError) as error:
             typer.echo(f"ppl-gen: {' '.join(str(error).split())}", err=True)
             raise typer.Exit(2) from None
         finally:

@@ -188,3 +188,15 @@ def test_a_network_of_mixed_columns_is_given_them(tmp_path):
         *("--param", "inference__training__epochs=1", "--param", "hidden_layer_sizes=(8,)"),
     )
     assert "species" in ppl_gen.load(tmp_path / "made").feature_names_in_
+
+
+def test_a_training_that_diverges_is_told_in_one_line(tmp_path):
+    training = {"epochs": 2, "learning_rate": 1e30}
+    settings = [f"--param=inference__training__{name}={value}" for name, value in training.items()]
+    result = run(
+        *("fit", "normalizing-flow", "faithful", "--columns=eruptions", "--out", tmp_path / "flow"),
+        *("--method=maximum_likelihood", *settings),
+    )
+    assert result.exit_code == 2
+    assert "ppl-gen: NormalizingFlow.fit: the loss is nan at step 2" in result.output
+    assert not (tmp_path / "flow").exists()
