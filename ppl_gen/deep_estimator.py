@@ -43,7 +43,7 @@ class DeepModel(DensityMixin, GenerativeModel):  # type: ignore[misc]
     n_epochs_, best_epoch_ : int
         Epochs done, and the one whose weights were kept.
     stopped_ : str
-        What ended training: "epochs", "patience", "max_seconds" or "interrupted".
+        What ended training: "epochs", "patience", "max_seconds", "interrupted" or "diverged".
     """
 
     methods: ClassVar[tuple[str, ...]] = ("maximum_likelihood",)
@@ -115,7 +115,8 @@ class DeepModel(DensityMixin, GenerativeModel):  # type: ignore[misc]
         ValueError
             Before training: rows that the model does not take, settings out of range.
         FloatingPointError
-            The loss was no finite number; the step is named, and an earlier fit is as it was.
+            The loss was no finite number before any epoch was validated; the step is named, and
+            an earlier fit is as it was. Later that is a warning, and the best weights are kept.
         """
         before = vars(self).copy()
         try:

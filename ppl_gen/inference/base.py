@@ -52,7 +52,7 @@ class InferenceMethod(BaseEstimator):  # type: ignore[misc]
         """Set settings by name; one of a `training` that is None makes it `Training()` first."""
         asked = any(name.startswith("training__") for name in params) and "training" not in params
         if asked and getattr(self, "training", False) is None:
-            self.training = Training()
+            super().set_params(training=Training())
         super().set_params(**params)
         return self
 
