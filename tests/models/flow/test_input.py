@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ppl_gen import MaximumLikelihood, NormalizingFlow
+from ppl_gen import MaximumLikelihood, NormalizingFlow, Training
+from ppl_gen.datasets import make_two_moons
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(60, 2))
@@ -133,3 +134,23 @@ def test_few_rows_will_do_for_the_default_training():
     )
     assert np.isfinite(model.score(X))
     assert "validation_loss" in model.history_
+
+
+def test_the_default_training_averages_the_weights():
+    method = NormalizingFlow()._everyday(200, 2)
+    assert method.training.ema == 0.98
+    assert method.training.epochs == Training.for_rows(200).epochs
+
+
+@pytest.mark.slow
+def test_few_rows_gain_from_the_average():
+    """Two moons of 200 rows: about 0.06 nats over three seeds, each of which differs by as much."""
+    new, gain = make_two_moons(4000, random_state=99).X, []
+    for seed in range(3):
+        x = make_two_moons(200, random_state=seed).X
+        scores = [
+            NormalizingFlow(inference=method, random_state=seed).fit(x).score(new)
+            for method in (None, MaximumLikelihood(training=Training.for_rows(200)))
+        ]
+        gain.append(scores[0] - scores[1])
+    assert np.mean(gain) > 0.0
