@@ -3,9 +3,9 @@
 Pixels are binarised at half of their range, so that the data are the same for all. The split is
 seeded and by class: 500 images are for the test alone; of the other 4,500 the networks that stop
 early keep 500 aside to stop by. The autoencoders' settings were chosen on 500 of the 4,500; the
-PixelCNN is as small as two minutes ask for. Densities of autoencoders are bounds by 500 draws of
+PixelCNN is as small as three minutes ask for. Densities of autoencoders are bounds by 500 draws of
 the guide, of which few count: true ones are higher, by a nat and more. ``python -m
-benchmarks.mnist`` prints the table, in some five minutes of CPU; names as arguments choose some of
+benchmarks.mnist`` prints the table, in some six minutes of CPU; names as arguments choose some of
 the models, and ``--pictures DIRECTORY`` has their draws, reconstructions and traversals drawn.
 """
 

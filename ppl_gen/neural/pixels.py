@@ -310,8 +310,9 @@ class GatedLayer(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Vertical stack: its features, and what it tells the horizontal one."""
         own, left = places.chunk(2, 1)
-        found = self.vertical(padded) + biases[0] + own
-        return gate(found), self.link(found) + biases[1] + left
+        # Together first: without a context they are of one image only.
+        found = self.vertical(padded) + (biases[0] + own)
+        return gate(found), self.link(found) + (biases[1] + left)
 
     def along(self, padded: Tensor, told: Tensor) -> Tensor:
         """Horizontal stack, of what lies to the left and what the vertical one tells."""
