@@ -70,6 +70,32 @@ class Shared(Denoiser):
         return parts
 
 
+class Game(Objective):
+    """min over a, max over b of (a - 1) b + b^2 / -2: both come to rest at a = 1, b = 0."""
+
+    def __init__(self):
+        module = nn.Module()
+        module.a, module.b = (nn.Parameter(torch.tensor(value)) for value in (0.0, 0.5))
+        super().__init__(module)
+
+    @property
+    def players(self):
+        return {"generator": [self.module.a], "critic": [self.module.b]}
+
+    def losses(self, batch):
+        a, b = self.module.a, self.module.b
+        return {"loss": (a - 1) * b - b**2 / 2 + 0.0 * batch["x"].mean()}
+
+    def step(self, batch, descend):
+        critic = -self.losses(batch)["loss"]
+        before = self.module.a.item()
+        descend(critic, player="critic")
+        assert self.module.a.item() == before
+        parts = self.losses(batch)
+        descend(parts["loss"], player="generator")
+        return parts | {"critic": critic}
+
+
 def rows(n=50, width=3):
     return {"x": np.random.default_rng(7).normal(size=(n, width)).astype(np.float32)}
 
