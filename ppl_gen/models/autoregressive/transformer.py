@@ -64,9 +64,9 @@ class CausalTransformer(TokenReader, DeepModel):
         sorted.
     inference : str, MaximumLikelihood or None
         By default, maximum likelihood by AdamW in batches of about 2,000 tokens (of little text,
-        down to 500, so that an epoch has some 64 steps), which ends once a tenth of the windows,
-        kept aside, are predicted no better for ten epochs (with fewer than 20 windows: after 100
-        epochs).
+        down to 500, so that an epoch has some 64 steps), with weights averaged over about the
+        last hundred steps, which ends once a tenth of the windows, kept aside, are predicted no
+        better for ten epochs (with fewer than 20 windows: after 100 epochs).
     random_state : int, RandomState or None
     device : str
         "auto", "cpu", "cuda" or "cuda:1".
@@ -270,6 +270,7 @@ class CausalTransformer(TokenReader, DeepModel):
             optimizer="adamw",
             weight_decay=0.1,
             clip_norm=1.0,
+            ema=0.99,
             validation=0.1 if enough else None,
             patience=10 if enough else None,
         )
