@@ -78,6 +78,11 @@ class ConvolutionalDecoder(nn.Module):
         Numbers P for each entry.
     channels : sequence of int
         Channels of each layer, in the encoder's order.
+
+    Attributes
+    ----------
+    widest : int
+        Numbers of an image in the largest of its maps.
     """
 
     def __init__(
@@ -106,6 +111,9 @@ class ConvolutionalDecoder(nn.Module):
                 nn.ConvTranspose2d(fan_in, fan_out, 3, 2, padding=1, output_padding=missing),
             ]
         self.convolutions = nn.Sequential(*layers)
+        self.widest = max(
+            fan * rows * columns for fan, (rows, columns) in zip(fans, reversed(sizes), strict=True)
+        )
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(..., n_inputs) -> (..., H W C P)."""

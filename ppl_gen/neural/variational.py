@@ -18,7 +18,7 @@ __all__ = ["N_DRAWS", "VariationalAutoencoder"]
 #: Draws of the guide that a log density is estimated of, where it is not said how many.
 N_DRAWS = 100
 
-#: Numbers that the decoder puts out at a time where a row has many codes: some 16 MB.
+#: Numbers of the decoder's widest layer at a time where rows have many codes: some 16 MB.
 AT_ONCE = 2**22
 
 
@@ -236,9 +236,16 @@ class VariationalAutoencoder(DensityModule):
 
     def blocks(self, n_draws: int, n_rows: int) -> list[int]:
         """Part draws of codes of rows into numbers that are decoded together."""
-        size = max(1, AT_ONCE // (n_rows * self.width * self.likelihood.n_outputs))
+        size = max(1, AT_ONCE // (n_rows * self.widest))
         whole, rest = divmod(n_draws, size)
         return [size] * whole + [rest] * (rest > 0)
+
+    @property
+    def widest(self) -> int:
+        """Numbers of a code in the decoder's widest layer, which memory goes by."""
+        units = (m.out_features for m in self.decoder.modules() if isinstance(m, nn.Linear))
+        maps = getattr(self.decoder, "widest", 0)
+        return max(self.width * self.likelihood.n_outputs, maps, *units)
 
     def log_prob(self, x: Tensor, context: Tensor | None = None, n_draws: int = N_DRAWS) -> Tensor:
         """Log density of each row by importance sampling, a lower bound in expectation: (n,)."""

@@ -17,6 +17,16 @@ def test_any_size_there_and_back(image):
     assert decoder(torch.randn(4, 2, 5)).shape == (4, 2, 2 * size)
 
 
+@pytest.mark.parametrize("image", IMAGES)
+def test_the_largest_map(image):
+    decoder = ConvolutionalDecoder(5, image, 2, (4, 8, 3))
+    found = []
+    for part in decoder.modules():
+        part.register_forward_hook(lambda module, inputs, output: found.append(output.numel()))
+    decoder(torch.randn(1, 5))
+    assert decoder.widest == max(found)
+
+
 def test_the_order_of_rows_is_that_of_numpy():
     # One convolution whose middle weight is the identity of channel 1's second feature.
     image = (4, 4, 2)

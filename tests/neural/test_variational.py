@@ -146,6 +146,15 @@ def test_proposals_at_modes_are_exact_where_all_is_normal():
     torch.testing.assert_close(found, marginal(net).log_prob(x), rtol=0, atol=5 * 0.4 / 500**0.5)
 
 
+def test_codes_are_decoded_in_blocks_that_the_widest_layer_fits(monkeypatch):
+    net = network(LIKELIHOODS["bernoulli"](), hidden=(64,))
+    assert net.widest == 64
+    monkeypatch.setattr("ppl_gen.neural.variational.AT_ONCE", 64 * 50)
+    assert net.blocks(25, n_rows=5) == [10, 10, 5]
+    assert net.blocks(2, n_rows=500) == [1, 1]
+    assert network(LIKELIHOODS["categorical"](), hidden=()).widest == 3 * WIDTH
+
+
 @pytest.mark.parametrize("gaps", [False, True])
 @pytest.mark.parametrize("kind", LIKELIHOODS)
 def test_pseudo_inputs_of_every_likelihood_have_gradients(kind, gaps):

@@ -41,8 +41,7 @@ class ImportanceSampled(Latents):
     @property
     def rows_at_a_time(self) -> int:  # type: ignore[override]
         """Rows that are scored or drawn together, which bounds the memory."""
-        module = self._network
-        return max(1, min(4096, AT_ONCE // (module.width * module.likelihood.n_outputs)))
+        return max(1, min(4096, AT_ONCE // self._network.widest))
 
     # -- densities -----------------------------------------------------------------------------
 
