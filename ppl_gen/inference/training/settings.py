@@ -1,5 +1,6 @@
 """Settings of the training loop."""
 
+import inspect
 import math
 import os
 from collections.abc import Callable
@@ -203,10 +204,29 @@ class Training(BaseEstimator):  # type: ignore[misc]
                 continue
             if not callable(value) and value not in known:
                 _refuse(name, value, f"one of {', '.join(map(repr, known))}, or a callable")
+        if callable(self.schedule):
+            _check_schedule(self.schedule)
         if not isinstance(self.checkpoint, str | os.PathLike | None):
             _refuse("checkpoint", self.checkpoint, "None or the path of a directory")
         if self.precision not in PRECISIONS:
             _refuse("precision", self.precision, f"one of {', '.join(map(repr, PRECISIONS))}")
+
+
+def _check_schedule(schedule: Callable[..., Any]) -> None:
+    """Refuse a callable that an optimiser alone does not do for, such as torch's bare `StepLR`."""
+    try:
+        taken = list(inspect.signature(schedule).parameters.values())
+    except ValueError:  # built in, without a signature to look at
+        return
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    needed = [p.name for p in taken if p.default is p.empty and p.kind not in variadic][1:]
+    if needed:
+        name = getattr(schedule, "__name__", repr(schedule))
+        rest = ", ".join(f"{setting}=..." for setting in needed)
+        raise TypeError(
+            f"Training: schedule is {name}, which needs {', '.join(needed)} besides the optimiser; "
+            f"expected a callable from the optimiser alone; take functools.partial({name}, {rest})"
+        )
 
 
 def _is_real(value: Any) -> bool:

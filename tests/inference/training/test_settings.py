@@ -1,5 +1,7 @@
 """Settings: checked before any work, and scikit-learn's in their manners."""
 
+import functools
+
 import pytest
 from sklearn.base import clone
 
@@ -32,6 +34,23 @@ from ppl_gen import SVI, MaximumLikelihood, Training
 def test_what_is_out_of_range_is_said(settings, told):
     with pytest.raises(ValueError, match=f"Training: {told}"):
         Training(**settings).check()
+
+
+def test_a_schedule_that_needs_more_than_an_optimiser_is_refused():
+    from torch.optim.lr_scheduler import CyclicLR, ExponentialLR, LinearLR, StepLR
+
+    told = (
+        r"Training: schedule is StepLR, which needs step_size besides the optimiser; expected a "
+        r"callable from the optimiser alone; take functools.partial\(StepLR, step_size=...\)"
+    )
+    with pytest.raises(TypeError, match=told):
+        Training(schedule=StepLR).check()
+    with pytest.raises(TypeError, match=r"needs max_lr besides"):
+        Training(schedule=functools.partial(CyclicLR, base_lr=0.1)).check()
+    with pytest.raises(TypeError, match="needs rate besides"):
+        Training(schedule=lambda optimizer, rate: ExponentialLR(optimizer, rate)).check()
+    for sound in (LinearLR, functools.partial(StepLR, step_size=3), lambda o, rate=0.9: None):
+        Training(schedule=sound).check()
 
 
 @pytest.mark.parametrize("training", ["cosine", {"epochs": 3}, Training])
