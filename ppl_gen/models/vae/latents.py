@@ -95,7 +95,7 @@ class Latents(DeepModel):
         check_is_fitted(self)
         labels = list(X.index) if is_frame(X) and hasattr(X, "index") else None
         data = self._scoring_data(X, context)
-        device = resolve_device(self.device)
+        device = resolve_device(self.device, "pyro")
         # Trajectories follow gradients over many steps, which float32 would blur.
         module = copy.deepcopy(self._network).double().to(device).requires_grad_(False)
         coded = data.get("context")

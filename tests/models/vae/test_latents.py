@@ -1,5 +1,7 @@
 """The posterior of latents by NUTS against the exact one; which latents are active."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -116,6 +118,9 @@ def test_the_posterior_refuses_what_the_model_refuses(flowers):
         model.latent_posterior(x.iloc[:2, :3])
     with pytest.raises(ValueError, match="the model was fitted without"):
         model.latent_posterior(x.iloc[:2], context=[0, 1])
+    elsewhere = copy.copy(model).set_params(device="cuda:99")
+    with pytest.raises(ValueError, match="torch finds"):  # not JAX, which computes nothing here
+        elsewhere.latent_posterior(x.iloc[:2])
 
 
 def test_active_latents_and_their_nats(flowers):
