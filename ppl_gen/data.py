@@ -170,9 +170,9 @@ class Schema:
                     for name, column in columns.items()
                 },
                 schema_overrides={
-                    str(column.name): polars.Enum(column.categories or ())
+                    str(column.name): _polars_dtype(column)
                     for column in self.columns
-                    if column.dtype.startswith("Enum")
+                    if column.kind == "category"
                 },
             )
         import pandas
@@ -209,15 +209,21 @@ def is_frame(X: Any) -> bool:
 
 
 def with_categories(frame: Any) -> Any:
-    """Turn columns of strings into categoricals, so that any part of the rows knows them all."""
+    """Turn columns of strings into categoricals, so that any part of the rows knows them all.
+
+    Those of polars become Enums.
+    """
     if type(frame).__module__.startswith("polars"):
-        strings = [c for c, dtype in frame.schema.items() if str(dtype) in ("String", "Utf8")]
+        # A Categorical, unlike an Enum, tells no part of the rows what the others have.
+        kinds = ("String", "Utf8", "Categorical")
+        strings = [c for c, dtype in frame.schema.items() if str(dtype).startswith(kinds)]
         if not strings:
             return frame
         import polars
 
         return frame.with_columns(
-            polars.col(c).cast(polars.Enum(sorted(frame[c].drop_nulls().unique()))) for c in strings
+            polars.col(c).cast(polars.Enum(sorted(set(frame[c].drop_nulls().to_list()))))
+            for c in strings
         )
     import pandas
 
@@ -463,6 +469,17 @@ def _decode(values: Matrix, column: Column, whole: bool) -> Any:
     if dtype.startswith(("int", "uint")) and whole and not missing.any() and _is_whole(values):
         return values.astype(dtype)
     return values
+
+
+def _polars_dtype(column: Column) -> Any:
+    """Return what a column of categories was; the others hold no more than their values."""
+    import polars
+
+    if column.dtype.startswith("Enum"):
+        return polars.Enum(column.categories or ())
+    if column.dtype.startswith("Categorical"):
+        return polars.Categorical()
+    return polars.String if column.dtype in ("String", "Utf8") else None
 
 
 def _places(codes: Matrix, missing: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:

@@ -70,6 +70,19 @@ def test_polars_tables_come_back(table):
     assert filled.equals(frame)
 
 
+def test_polars_categories_come_back_as_their_dtype():
+    values = ["red", None, "blue"]
+    frame = polars.DataFrame(
+        {"a": values, "b": values, "c": values},
+        schema={"a": polars.Categorical, "b": polars.Enum(["red", "blue"]), "c": polars.String},
+    )
+    assert round_trip(frame).equals(frame)
+    assert round_trip(frame).schema == frame.schema
+    # A table may lack some, or all, of them.
+    _, schema = read_frame(frame, "Test")
+    assert schema.decode(np.full((2, 3), np.nan), (True,) * 3).schema == frame.schema
+
+
 @pytest.mark.parametrize(
     "column",
     [
@@ -125,8 +138,11 @@ def test_strings_learn_all_their_categories():
     assert found["a"].cat.categories.tolist() == ["x", "y"]
     assert found["c"].dtype == frame["c"].dtype
     assert with_categories(found) is found
-    frame = polars.DataFrame({"a": ["x", None, "y"], "b": [1, 2, 3]})
-    assert with_categories(frame).schema["a"] == polars.Enum(["x", "y"])
+    for kind in (polars.String, polars.Categorical):
+        frame = polars.DataFrame(
+            {"a": ["y", None, "x"], "b": [1, 2, 3]}, schema_overrides={"a": kind}
+        )
+        assert with_categories(frame).schema["a"] == polars.Enum(["x", "y"])
 
 
 def test_whole_numbers_take_back_their_dtype_only_if_they_are():
