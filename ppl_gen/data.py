@@ -172,7 +172,7 @@ class Schema:
                 schema_overrides={
                     str(column.name): _polars_dtype(column)
                     for column in self.columns
-                    if column.kind == "category"
+                    if column.dtype.startswith(("Enum", "Categorical", "String", "Utf8"))
                 },
             )
         import pandas
@@ -472,14 +472,12 @@ def _decode(values: Matrix, column: Column, whole: bool) -> Any:
 
 
 def _polars_dtype(column: Column) -> Any:
-    """Return what a column of categories was; the others hold no more than their values."""
+    """Return what a column of categories was, where its values do not say it."""
     import polars
 
     if column.dtype.startswith("Enum"):
         return polars.Enum(column.categories or ())
-    if column.dtype.startswith("Categorical"):
-        return polars.Categorical()
-    return polars.String if column.dtype in ("String", "Utf8") else None
+    return polars.Categorical() if column.dtype.startswith("Categorical") else polars.String()
 
 
 def _places(codes: Matrix, missing: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
