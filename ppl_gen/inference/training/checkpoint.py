@@ -211,6 +211,12 @@ class Checkpoint:
                 " (in cross-validation and searches each fit is a training of its own: set "
                 "checkpoint=None there)"
             )
+        models = [_model_of(identity) for identity in (there, self.identity)]
+        if None not in models and models[0] != models[1]:
+            self._refuse(
+                f"is of a training of {models[0]}, and this is one of {models[1]}; give another "
+                "path, or delete it to start anew"
+            )
         self._refuse(
             f"is of another training ({told}{more}); expected the same model, data and settings; "
             "give another path, or delete it to start anew" + "".join(hints)
@@ -275,6 +281,14 @@ def _differences(there: Any, here: Any, path: str = "") -> list[tuple[str, Any, 
             found += _differences(there.get(name, "nothing"), here.get(name, "nothing"), inner)
         return found
     return [] if there == here else [(path.removeprefix("training."), there, here)]
+
+
+def _model_of(identity: Any) -> str | None:
+    """Name of the model that was trained, if it was said; a manifest may hold anything."""
+    try:
+        return str(identity["training"]["model"]["model"])
+    except (KeyError, TypeError):
+        return None
 
 
 def _is_ours(name: str) -> bool:

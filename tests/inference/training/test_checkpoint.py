@@ -248,6 +248,10 @@ def test_another_model_or_version_is_refused(tmp_path, monkeypatch):
     method.train(Normal(), data, description={"model": "Flow", "settings": {"layers": 3}})
     with pytest.raises(CheckpointError, match=r"model.settings.layers: 3 there, 4 here"):
         method.train(Normal(), data, description={"model": "Flow", "settings": {"layers": 4}})
+    with pytest.raises(
+        CheckpointError, match=r"is of a training of Flow, and this is one of VAE; give"
+    ):
+        method.train(Normal(), data, description={"model": "VAE"})
     monkeypatch.setattr("ppl_gen.__version__", "99.0")
     with pytest.raises(CheckpointError, match=r"version: \d.* there, 99.0 here"):
         method.train(Normal(), data, description={"model": "Flow", "settings": {"layers": 3}})
