@@ -406,7 +406,11 @@ class DeepModel(DensityMixin, GenerativeModel):  # type: ignore[misc]
                 engine="pyro",
                 model=self.program(),
                 kwargs=self.structure_.program_data(self._training),
-                info={"dtype": str(self.structure_.module.like().dtype).removeprefix("torch.")},
+                info={
+                    "dtype": str(self.structure_.module.like().dtype).removeprefix("torch."),
+                    "stopped": self.stopped_,
+                    "epochs": self.n_epochs_,
+                },
             )
         return self._posterior
 

@@ -247,23 +247,41 @@ def of_independent_draws(draws: Draws, info: Mapping[str, Any]) -> Verdict:
     return _paragraph(good, bad, advice, figures)
 
 
+#: How the training of a network ended, and what to do about it.
+_ENDINGS = {
+    "epochs": ("training went to the end of its last epoch, {epochs}", None),
+    "patience": ("training ended with epoch {epochs}, the validation loss falling no more", None),
+    "max_seconds": ("training ended with its time, max_seconds", None),
+    "interrupted": ("training was interrupted", "train to the end"),
+    "diverged": ("training diverged", "lower learning_rate, or set clip_norm"),
+}
+
+
 def of_point(info: Mapping[str, Any]) -> Verdict:
-    """Judge a point estimate by whether its optimisation converged.
+    """Judge a point estimate by whether its optimisation converged, or how its training ended.
 
     Parameters
     ----------
     info : dict
-        ``converged`` (None: not judged) and ``interrupted`` are used, where there.
+        ``converged`` (None: not judged) and ``interrupted`` are used, where there; of a network,
+        ``stopped`` and ``epochs``.
 
     Returns
     -------
     Verdict
     """
-    good = ["one point estimate, without uncertainty"]
+    good = ["One point estimate, without uncertainty"]
     bad: list[str] = []
     advice: list[str] = []
     _check_converged(info, good, bad, advice)
-    return _paragraph(good, bad, advice, {})
+    if "stopped" in info:
+        told, remedy = _ENDINGS[info["stopped"]]
+        (bad if remedy else good).append(told.format(epochs=info["epochs"]))
+        if remedy:
+            advice.append(remedy)
+        else:
+            good.append("and whether that was enough, its history tells")
+    return _paragraph(good, bad, advice, {}, them="it")
 
 
 def _check_converged(
@@ -284,10 +302,14 @@ def _check_converged(
 
 
 def _paragraph(
-    good: list[str], bad: list[str], advice: list[str], figures: dict[str, float]
+    good: list[str],
+    bad: list[str],
+    advice: list[str],
+    figures: dict[str, float],
+    them: str = "them",
 ) -> Verdict:
     found = f"{good[0]}: {', '.join(good[1:])}." if good[1:] else f"{good[0]}."
     if not bad:
-        return Verdict(True, f"{found} Nothing speaks against using them.", figures)
+        return Verdict(True, f"{found} Nothing speaks against using {them}.", figures)
     text = f"{found} But {'; '.join(bad)}. What to do: {'; '.join(advice)}."
     return Verdict(False, text, figures)

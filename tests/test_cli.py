@@ -171,6 +171,9 @@ def test_a_network_is_told_of_by_its_training(tmp_path):
     assert result.exit_code == 0
     assert "loss" in result.output
     assert list(pd.read_csv(tmp_path / "flow" / "summary.csv")["epoch"]) == [1, 2]
+    told = " ".join(result.output.split())
+    assert "without uncertainty: training went to the end of its last epoch, 2," in told
+    assert "Nothing speaks against using it." in told
 
 
 def test_it_runs_as_a_module():

@@ -107,3 +107,22 @@ def test_point():
     assert of_point({}).ok
     assert of_point({"converged": True}).ok
     assert "did not converge" in of_point({"converged": False}).text
+    assert of_point({}).text == (
+        "One point estimate, without uncertainty. Nothing speaks against using it."
+    )
+
+
+@pytest.mark.parametrize(
+    ("stopped", "ok", "told"),
+    [
+        ("epochs", True, "training went to the end of its last epoch, 2, and whether that was"),
+        ("patience", True, "training ended with epoch 2, the validation loss falling no more"),
+        ("max_seconds", True, "training ended with its time, max_seconds"),
+        ("interrupted", False, "But training was interrupted. What to do: train to the end"),
+        ("diverged", False, "But training diverged. What to do: lower learning_rate"),
+    ],
+)
+def test_the_end_of_a_networks_training_is_told(stopped, ok, told):
+    verdict = of_point({"stopped": stopped, "epochs": 2})
+    assert verdict.ok is ok
+    assert told in verdict.text
