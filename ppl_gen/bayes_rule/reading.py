@@ -18,8 +18,7 @@ Array = Any
 def listed(X: Any) -> Any:
     """Read sequences, one a label: a list as it is, an array by its first axis."""
     if isinstance(X, list | tuple) and len(X) and is_frame(X[0]):
-        table, arrangement = arrange(X, None, "BayesClassifier")
-        return arrangement.restore(with_categories(table))
+        return with_all_categories(X, "BayesClassifier")
     if isinstance(X, list | tuple):
         widths = sorted({np.shape(item)[1] for item in X if np.ndim(item) == 2})
         if len(widths) > 1:
@@ -39,6 +38,16 @@ def listed(X: Any) -> Any:
     return items
 
 
+def with_all_categories(X: Any, who: str) -> Any:
+    """Turn strings in a frame, or in a list of frames, into categoricals that are those of all."""
+    if is_frame(X):
+        return with_categories(X)
+    if isinstance(X, list | tuple) and len(X) and is_frame(X[0]):
+        table, arrangement = arrange(X, None, who)
+        return arrangement.restore(with_categories(table))
+    return X
+
+
 def labels(y: Any) -> Array:
     """Read labels of classes, all of them known: (n,)."""
     # NumPy reads a list of strings and NaN as strings, "nan" among them.
@@ -55,7 +64,7 @@ def labels(y: Any) -> Array:
     return y
 
 
-def with_all_codes(model: Any, X: Any) -> Any:
+def with_all_codes(model: Any, X: Any, who: str = "BayesClassifier.fit") -> Any:
     """Return the model with the numbers of categories that all rows have, where none are set."""
     for name in ("with_states_of", "with_codes_of"):
         if hasattr(model, name):
@@ -65,13 +74,14 @@ def with_all_codes(model: Any, X: Any) -> Any:
     if not any(_counts_codes(part) for part in families.values()):
         return model
     if is_frame(X):
-        values, schema = read_frame(X, "BayesClassifier.fit")
+        values, schema = read_frame(X, who)
         names = schema.names
     else:
         try:
-            values, names = np.asarray(X, dtype=np.float64), list(range(X.shape[1]))
-        except (TypeError, ValueError):
-            return model  # which refuses what is not numbers, and says so
+            values = np.asarray(X, dtype=np.float64)
+            names = list(range(values.shape[1]))
+        except (TypeError, ValueError, IndexError):
+            return model  # which refuses what is no table of numbers, and says so
     highest = np.nanmax(values, axis=0, initial=0.0)
     sizes = dict(zip(names, (int(code) + 1 for code in highest), strict=True))
 

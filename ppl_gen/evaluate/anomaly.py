@@ -20,6 +20,7 @@ from sklearn.utils import _safe_indexing, check_random_state, indexable
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from ppl_gen.bayes_rule.keeping import fitted_models, fitted_trees, storable
+from ppl_gen.bayes_rule.reading import with_all_categories, with_all_codes
 
 __all__ = ["AnomalyDetector", "Typicality", "typicality_test"]
 
@@ -117,7 +118,8 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         Parameters
         ----------
         X : table of (n, D), images, or a list of sequences
-            Whatever the model takes.
+            Whatever the model takes. The categories and tokens that there are, and the ranges and
+            units of what a network reads, are those of all of them; held-out rows teach no more.
         y : ignored
         """
         self._check_settings()
@@ -139,7 +141,8 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
                     f"holds {n - cut} out, and leaves {cut} to train on; expected some of both; "
                     "give more rows, or another share"
                 )
-            self.model_ = clone(self.model).fit(_safe_indexing(X, np.sort(order[:cut])))
+            X = with_all_categories(X, "AnomalyDetector.fit")
+            self.model_ = self._told(X).fit(_safe_indexing(X, np.sort(order[:cut])))
             held = _safe_indexing(X, np.sort(order[cut:]))
         self.log_prob_ = np.sort(self._densities(held))
         if self.statistic == "typicality" and not np.isfinite(self.log_prob_[0]):
@@ -154,6 +157,11 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
             if hasattr(self.model_, name):
                 setattr(self, name, getattr(self.model_, name))
         return self
+
+    def _told(self, X: Any) -> Any:
+        """Return an unfitted model that knows the categories and ranges of all rows."""
+        model = with_all_codes(self.model, X, "AnomalyDetector.fit")
+        return model.with_facts_of(X) if hasattr(model, "with_facts_of") else clone(model)
 
     def _threshold(self) -> float:
         """Lowest score of a row that is no outlier."""
@@ -285,7 +293,9 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
             )
         kept = ("model_", "_scores")
         fitted = {n: v for n, v in vars(self).items() if n.endswith("_") and n not in kept}
-        params = self.get_params(deep=False) | {"model": storable(self.model_)}
+        # What was fitted has more settings than were given: the categories of all rows.
+        given = self.model if type(self.model) is type(self.model_) else self.model_
+        params = self.get_params(deep=False) | {"model": storable(given)}
         if not isinstance(self.random_state, int | None):
             params["random_state"] = None
         tree = {"params": params, "fitted": fitted, "scores": self._scores}

@@ -1,9 +1,20 @@
 """What the density of a network does not see: faint images are likelier than those it learned."""
 
 import numpy as np
+import pandas as pd
+import polars
 import pytest
+from sklearn.utils import check_random_state
 
-from ppl_gen import MaximumLikelihood, NormalizingFlow
+from ppl_gen import (
+    MADE,
+    CausalTransformer,
+    HiddenMarkovModel,
+    MarkovChain,
+    MaximumLikelihood,
+    Mixture,
+    NormalizingFlow,
+)
 from ppl_gen.datasets import load_digits
 from ppl_gen.evaluate.anomaly import AnomalyDetector
 
@@ -51,3 +62,38 @@ def test_what_is_far_from_digits_is_an_outlier(digits, detectors):
     inverted = 16.0 - digits[1650:]
     for detector in detectors:
         assert np.mean(detector.predict(inverted) == -1) > 0.95
+
+
+def held_alone():
+    """Words of which only one has the letter z: one of those that are held out at seed 0."""
+    rng = np.random.default_rng(0)
+    words = ["".join(rng.choice(list("ab"), size=4)) for _ in range(80)]
+    words[check_random_state(0).permutation(80)[-1]] = "abbz"
+    return words
+
+
+ONCE = MaximumLikelihood(epochs=1)
+
+
+@pytest.mark.parametrize(
+    ("model", "rows"),
+    [
+        (CausalTransformer(1, 2, 8, inference=ONCE), list),
+        (CausalTransformer(1, 2, 8, tokeniser="character", inference=ONCE), np.array),
+        (MarkovChain(), list),
+        (MADE((4,), inference=ONCE), lambda words: pd.DataFrame({"word": words})),
+        (MADE((4,), inference=ONCE), lambda words: polars.DataFrame({"word": words})),
+        (Mixture(1), lambda words: pd.DataFrame({"word": words, "one": 1.0 + np.arange(80)})),
+        (Mixture(1, "categorical"), lambda words: [[ord(word[3]) - ord("a")] for word in words]),
+        (HiddenMarkovModel(1), lambda words: [pd.DataFrame({"at": list(word)}) for word in words]),
+    ],
+    ids=["text", "array", "chain", "pandas", "polars", "mixture", "codes", "list of frames"],
+)
+def test_what_only_rows_held_out_have_is_known(model, rows):
+    words = held_alone()
+    X = rows(words)
+    detector = AnomalyDetector(model, random_state=0).fit(X)
+    assert len(detector.log_prob_) == 20
+    p_values = detector.p_values(X)
+    assert len(p_values) == 80
+    assert np.isfinite(detector.log_prob_).all() or p_values[words.index("abbz")] < 0.1
