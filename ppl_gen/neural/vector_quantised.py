@@ -1,6 +1,6 @@
 """The vector-quantised autoencoder as a torch module: discrete codes, and a density over them."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyro
 import torch
@@ -113,6 +113,23 @@ class VectorQuantisedAutoencoder(DensityModule):
             told = self.likelihood.rows(self.outputs(self.quantiser.embed(codes)))
             drawn: Tensor = told.sample()
         return drawn
+
+    def count_codes(self, codes: Tensor, weight: Tensor | None = None) -> None:
+        """Make the density of codes the frequencies of these, (n, T), which takes no training.
+
+        A network tells them all places together, and whatever the context.
+        """
+        density: Any = self.code_density
+        if isinstance(density, CodeFrequencies):
+            density.count(codes, weight)
+            return
+        head = density.output[-1]
+        pooled = CodeFrequencies(1, self.quantiser.n_codes).to(head.bias)
+        each = None if weight is None else weight.repeat_interleave(codes.shape[1])
+        pooled.count(codes.reshape(-1, 1), each)
+        with torch.no_grad():
+            head.weight.zero_()
+            head.bias.copy_(pooled.log_frequencies[0])
 
     def centre(self, codes: Tensor) -> Tensor:
         """Mean of the rows of codes (n, T); the mode where entries are labels: (n, D)."""

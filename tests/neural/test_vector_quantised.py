@@ -141,3 +141,16 @@ def test_grids_keep_the_order_of_places(image):
         corner[0, -1] = 1.0  # of the last place
         told = [decoder(torch.as_tensor(c)).reshape(8, 8, 2) for c in (codes, corner)]
         assert (told[0] - told[1])[-1, -1].abs().sum() > 0
+
+
+def test_frequencies_in_place_of_a_network_that_was_not_trained(network):
+    codes = torch.tensor([[0, 1], [0, 2], [0, 1], [2, 2]])
+    network.count_codes(codes, torch.tensor([1.0, 1.0, 2.0, 0.0]).double())
+    found = network.code_density.log_prob(everything(T, K)).exp()
+    if isinstance(network.code_density, CodeFrequencies):
+        first, second = torch.tensor([5.0, 1.0, 1.0]) / 7, torch.tensor([1.0, 4.0, 2.0]) / 7
+    else:  # of all places together
+        first = second = torch.tensor([5.0, 4.0, 2.0]) / 11
+    expected = torch.cartesian_prod(first, second).prod(-1).double()
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)  # of float32
+    assert network.code_density.sample(5).shape == (5, T)

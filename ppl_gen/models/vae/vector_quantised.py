@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from numbers import Real
 from pathlib import Path
 from types import SimpleNamespace
@@ -42,6 +43,8 @@ __all__ = ["VQVAE"]
 CODE_DENSITIES = ("pixelcnn", "categorical")
 #: Codes collapsed where they are used as unevenly as this share of them would be, evenly.
 COLLAPSED_BELOW = 0.1
+#: What ends a stage, the later the more it tells of the whole fit.
+ENDINGS = ("epochs", "patience", "max_seconds", "diverged", "interrupted")
 
 
 class VQVAE(TransformerMixin, DeepModel):  # type: ignore[misc]
@@ -99,11 +102,17 @@ class VQVAE(TransformerMixin, DeepModel):  # type: ignore[misc]
         Codes that had died in training and were started again.
     history_, prior_history_ : DataFrame
         A row an epoch of the first stage, and of the second; None without a second.
+    stopped_ : str
+        What ended training; where the stages ended otherwise, the last of "epochs", "patience",
+        "max_seconds", "diverged" and "interrupted" that is true of one.
 
     Notes
     -----
     ``p(x) = sum_c p(c) p(x | c)``, of which `log_prob` gives the logarithm of one term, that of
     the encoder's codes: a lower bound.
+
+    Ctrl-C in the first stage ends the fit: the density over codes is then their frequencies. From
+    a checkpoint the same fit goes on with the stage that was interrupted.
 
     References
     ----------
@@ -282,26 +291,28 @@ class VQVAE(TransformerMixin, DeepModel):  # type: ignore[misc]
                 description=self._description(),
                 **common,
             )
-            codes = self._encoded(module, data["x"])
-            self._note_codes(codes, module.quantiser, data.get("weight"))
-            density, weight = module.code_density, data.get("weight")
+            codes, weight = self._encoded(module, data["x"]), data.get("weight")
+            interrupted = trained.stopped == "interrupted"
+            self._note_codes(codes, module.quantiser, weight, quiet=interrupted)
             self.prior_history_ = None
-            if isinstance(density, CodeFrequencies):
-                like = density.log_frequencies
+            if interrupted or isinstance(module.code_density, CodeFrequencies):
+                like = module.like()
                 weights = None if weight is None else as_tensor(weight, like)
-                density.count(as_tensor(codes, like), weights)
-            else:
-                kept = {name: data[name] for name in data if name != "x"}
-                self.prior_history_ = train(
-                    NegativeLogLikelihood(density),
-                    {"x": codes.astype(data["x"].dtype)} | kept,
-                    self._stage(settings, "codes"),
-                    seed=seed,  # the same rows are held out
-                    who=f"{self._who}.fit, codes",
-                    description=self._description(),
-                    **common,
-                ).history
-        return trained
+                module.count_codes(as_tensor(codes, like), weights)
+                return trained
+            kept = {name: data[name] for name in data if name != "x"}
+            later = train(
+                NegativeLogLikelihood(module.code_density),
+                {"x": codes.astype(data["x"].dtype)} | kept,
+                self._stage(settings, "codes"),
+                seed=seed,  # the same rows are held out
+                who=f"{self._who}.fit, codes",
+                description=self._description(),
+                **common,
+            )
+        self.prior_history_ = later.history
+        stopped = max(trained.stopped, later.stopped, key=ENDINGS.index)
+        return replace(trained, stopped=stopped)
 
     def _stage(self, settings: Training, name: str) -> Training:
         """Settings of a stage, whose checkpoints lie in a directory of their own."""
@@ -320,14 +331,16 @@ class VQVAE(TransformerMixin, DeepModel):  # type: ignore[misc]
                 found.append(module.encode(rows).codes.cpu().numpy())
         return np.concatenate(found)
 
-    def _note_codes(self, codes: Array, quantiser: VectorQuantiser, weight: Array | None) -> None:
-        """Note how codes are used, and warn where most of them are not."""
+    def _note_codes(
+        self, codes: Array, quantiser: VectorQuantiser, weight: Array | None, *, quiet: bool
+    ) -> None:
+        """Note how codes are used, and warn, unless `quiet`, where most of them are not."""
         weights = None if weight is None else np.repeat(weight, codes.shape[1])
         uses = np.bincount(codes.ravel(), weights, minlength=self.n_codes)
         share = uses[uses > 0] / uses.sum()
         self.code_perplexity_ = float(np.exp(-(share * np.log(share)).sum()))
         self.n_revived_ = int(quantiser.revived)
-        if self.code_perplexity_ < max(2.0, COLLAPSED_BELOW * self.n_codes):
+        if not quiet and self.code_perplexity_ < max(2.0, COLLAPSED_BELOW * self.n_codes):
             warnings.warn(
                 f"{self._who}.fit: codes collapsed: {int((uses > 0).sum())} of {self.n_codes} are "
                 f"used, as unevenly as {self.code_perplexity_:.1f} would be evenly; use fewer "

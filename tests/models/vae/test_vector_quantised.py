@@ -1,5 +1,7 @@
 """VQVAE as an estimator: its two stages, its codes, its bound, what it refuses."""
 
+import signal
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,6 +9,8 @@ from sklearn.datasets import load_digits, load_iris
 
 import ppl_gen
 from ppl_gen import VQVAE, BayesClassifier, MaximumLikelihood, Training
+from ppl_gen.inference.training.objective import NegativeLogLikelihood
+from ppl_gen.inference.vector_quantisation import VectorQuantisation
 
 QUICK = MaximumLikelihood(epochs=15, learning_rate=1e-2, batch_size=50)
 IRIS = load_iris(as_frame=True)
@@ -134,6 +138,73 @@ def test_checkpoints_of_the_stages_are_apart(tmp_path):
     assert sorted(p.name for p in (tmp_path / "c").iterdir()) == ["autoencoder", "codes"]
     again = small(inference=method).fit(IRIS.data)  # both are done: nothing is trained
     np.testing.assert_array_equal(again.log_prob(IRIS.data), first.log_prob(IRIS.data))
+
+
+STAGES = pytest.mark.parametrize("stage", [VectorQuantisation, NegativeLogLikelihood])
+
+
+def at_step(monkeypatch, stage, step, do):
+    """Do something to the parts of the loss at a step of a stage; count the steps of all."""
+    calls = []
+    for kind in (VectorQuantisation, NegativeLogLikelihood):
+
+        def losses(self, batch, kind=kind, found=kind.losses):
+            parts = found(self, batch)
+            if self.module.training:
+                calls.append(kind)
+                if kind is stage and calls.count(kind) == step:
+                    do(parts)
+            return parts
+
+        monkeypatch.setattr(kind, "losses", losses)
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("stage", "prior"),
+    [
+        (VectorQuantisation, "pixelcnn"),
+        (VectorQuantisation, "categorical"),
+        (NegativeLogLikelihood, "pixelcnn"),
+    ],
+)
+def test_one_interrupt_ends_the_fit_which_goes_on_from_there(tmp_path, monkeypatch, stage, prior):
+    def fit(path):
+        training = Training(epochs=4, batch_size=50, learning_rate=0.01, checkpoint=path)
+        method = MaximumLikelihood(training=training)
+        return small(prior=prior, inference=method).fit(IRIS.data)
+
+    whole = fit(None)
+    with monkeypatch.context() as patched:
+        calls = at_step(patched, stage, 5, lambda parts: signal.raise_signal(signal.SIGINT))
+        with pytest.warns(RuntimeWarning, match="interrupted in epoch 2 of 4") as told:
+            model = fit(tmp_path / "c")
+    assert len(told) == 1
+    assert calls[-1] is stage
+    assert calls.count(stage) == 5
+    assert model.stopped_ == "interrupted"
+    assert not model.posterior_.verdict.ok
+    assert (model.prior_history_ is None) is (stage is VectorQuantisation)
+    assert np.isfinite(model.log_prob(IRIS.data)).all()
+    assert model.sample(3).shape == (3, 4)
+    again = fit(tmp_path / "c")
+    assert again.stopped_ == "epochs"
+    for name, weights in whole.parameters_.items():
+        np.testing.assert_array_equal(again.parameters_[name], weights, err_msg=name)
+
+
+@STAGES
+def test_a_stage_that_diverges_ends_with_its_best_epoch(monkeypatch, stage):
+    training = Training(epochs=4, batch_size=50, learning_rate=0.01, validation=0.2)
+    calls = at_step(monkeypatch, stage, 8, lambda parts: parts.update(loss=parts["loss"] * np.nan))
+    with pytest.warns(RuntimeWarning, match="the fit keeps the weights of epoch 2") as told:
+        model = small(inference=MaximumLikelihood(training=training)).fit(IRIS.data)
+    assert len(told) == 1
+    # The second stage is trained whatever ended the first: codes are those of its best epoch.
+    assert calls.count(VectorQuantisation) == (8 if stage is VectorQuantisation else 12)
+    assert calls.count(NegativeLogLikelihood) == (12 if stage is VectorQuantisation else 8)
+    assert model.stopped_ == "diverged"
+    assert np.isfinite(model.log_prob(IRIS.data)).all()
 
 
 def test_collapse_is_told():
