@@ -100,6 +100,38 @@ def check_settings(model: Any, who: str, row_shape: Sequence[int]) -> None:
         )
 
 
+def check_objective(model: Any, objective: str, who: str) -> None:
+    """Refuse settings that the importance-weighted bounds do not have.
+
+    Parameters
+    ----------
+    model : VAE
+    objective : {"elbo", "iwae", "dreg"}
+        Of its `SVI`.
+    who : str
+        Whom errors name.
+
+    Raises
+    ------
+    ValueError
+        Which setting, what was expected, and what to do.
+    """
+    if objective == "elbo":
+        return
+    for name, free in (("beta", 1.0), ("free_bits", 0.0), ("beta_warmup", 0.0)):
+        value = getattr(model, name)
+        if value != free:
+            raise ValueError(
+                f"{who}: {name} is {value!r}, which is of SVI(objective='elbo'), and objective is "
+                f"{objective!r}; expected {name}={free}; leave it out, or take objective='elbo'"
+            )
+    if objective == "dreg" and model.posterior == "iaf":
+        raise ValueError(
+            f"{who}: posterior is 'iaf', and SVI(objective='dreg') takes 'mean_field' or "
+            "'full_rank'; take one of these, or objective='iwae'"
+        )
+
+
 def _is_whole(value: Any, least: int) -> bool:
     return isinstance(value, numbers.Integral) and int(value) >= least
 

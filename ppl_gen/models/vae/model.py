@@ -18,6 +18,7 @@ from ppl_gen.models.vae.building import (
     build_encoder,
     build_likelihood,
     check_network,
+    check_objective,
     check_settings,
 )
 from ppl_gen.models.vae.importance import ImportanceSampled
@@ -85,7 +86,8 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImportanceSampled):
     inference : str, SVI or None
         By default with `Training.for_rows`; else ``SVI(training=Training(...))``. By
         ``SVI(objective="iwae", particles=10)`` the loss is the importance-weighted bound, by
-        "dreg" the same with doubly reparameterised gradients.
+        "dreg" the same with doubly reparameterised gradients, for guides that are no flow; beta,
+        free bits and warm-up are of the ELBO.
     random_state : int, RandomState or None
     device : str
         "auto", "cpu", "cuda" or "cuda:1".
@@ -176,6 +178,8 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImportanceSampled):
     def _facts(self, values: Array, row_shape: tuple[int, ...]) -> dict[str, Any]:
         who = f"{self._who}.fit"
         check_settings(self, who, row_shape)
+        method: Any = self._resolved_method()
+        check_objective(self, method.objective, who)
         return facts_of(values, row_shape, who, self.likelihood, self.n_levels)
 
     def _check_values(self, values: Array, facts: dict[str, Any]) -> None:

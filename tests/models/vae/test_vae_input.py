@@ -71,8 +71,18 @@ def digits():
         ({"prior": {}}, r"prior is \{\}; expected one of 'normal'"),
         ({"likelihood": "categorical", "n_levels": "3"}, "n_levels is '3'; expected a whole"),
         ({"n_levels": 256}, "n_levels is 256, but likelihood='normal' has no levels"),
-        ({"inference": svi(objective="iwae"), "beta": 2.0}, "kind='iwae' has one bound"),
-        ({"inference": svi(objective="dreg"), "beta_warmup": 0.5}, "kind='dreg' has one bound"),
+        (
+            {"inference": svi(objective="iwae"), "beta": 2.0},
+            r"VAE.fit: beta is 2.0, which is of SVI\(objective='elbo'\), and objective is 'iwae'; "
+            "expected beta=1.0; leave it out, or take",
+        ),
+        ({"inference": svi(objective="iwae"), "free_bits": 0.1}, "free_bits is 0.1, which is of"),
+        ({"inference": svi(objective="dreg"), "beta_warmup": 0.5}, "beta_warmup is 0.5, which is"),
+        (
+            {"inference": svi(objective="dreg"), "posterior": "iaf"},
+            r"VAE.fit: posterior is 'iaf', and SVI\(objective='dreg'\) takes 'mean_field' or "
+            "'full_rank'; take one of these, or objective='iwae'",
+        ),
         ({"inference": "em"}, "inference 'em' does not fit this model; these do: 'svi'"),
     ],
     ids=repr,
