@@ -8,7 +8,6 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import (
     _check_feature_names,
     _check_n_features,
-    _check_sample_weight,
     check_consistent_length,
     validate_data,
 )
@@ -16,6 +15,7 @@ from sklearn.utils.validation import (
 from ppl_gen.data import (
     Rows,
     Schema,
+    counted_rows,
     describe_matrix,
     is_frame,
     read_frame,
@@ -95,21 +95,16 @@ class TableReader(BaseEstimator):  # type: ignore[misc]
         return X
 
     def _read_rows(self, X: Any, sample_weight: Any, labels: Array | None) -> Rows:
+        if sample_weight is not None:
+            # A row without weight is no row: what is read off the data must not see it.
+            sample_weight, X, labels = counted_rows(sample_weight, X, labels)
         values = self._read(X, reset=True)
         if values.shape[0] < self.min_rows:
             raise ValueError(
                 f"{self._who}.fit: n_samples=1, but a distribution is learned from 2 rows or more"
             )
         check_consistent_length(values, labels)
-        weights = None
-        if sample_weight is not None:
-            weights = _check_sample_weight(sample_weight, values, ensure_non_negative=True)
-            # A row without weight is no row: what families read off the data must not see it.
-            counted = weights > 0.0
-            if not counted.all():
-                labels = None if labels is None else labels[counted]
-                return Rows(values[counted], weights[counted], labels)
-        return Rows(values, weights, labels)
+        return Rows(values, sample_weight, labels)
 
     def _warn_constant(self, values: Array, normal: Array) -> None:
         """Warn of `normal` columns that never change: their variance is the floor's."""

@@ -37,6 +37,13 @@ class Tokens:
         """Where each sequence begins: (n,)."""
         return np.cumsum(self.lengths) - self.lengths
 
+    def take(self, sequences: Array) -> "Tokens":
+        """Return some of the sequences, by their numbers, which grow."""
+        kept = np.zeros(len(self.lengths), dtype=bool)
+        kept[sequences] = True
+        flat = self.flat[np.repeat(kept, self.lengths)]
+        return Tokens(flat, self.lengths[kept], self.text)
+
     def where(self, place: int) -> str:
         """Say where a token is, for errors."""
         sequence = int(np.searchsorted(self.starts, place, side="right")) - 1

@@ -127,6 +127,7 @@ class NaiveBayes(ClassifierMixin, RowModel):  # type: ignore[misc]
         self._forget()
         classes, labels = self._encode_labels(y)
         rows = self._read_rows(X, sample_weight, labels)
+        labels = np.asarray(rows.labels)
         if len(classes) < 2:
             raise ValueError(
                 "NaiveBayes.fit: y has one class only; a classifier needs rows of 2 classes or "
@@ -147,7 +148,6 @@ class NaiveBayes(ClassifierMixin, RowModel):  # type: ignore[misc]
             self._keep_training(rows)
         else:
             self._fit_structure(structure, rows, method)
-        labels = np.asarray(rows.labels)
         known = np.where(labels >= 0, 1.0 if rows.weights is None else rows.weights, 0.0)
         self.class_count_ = np.bincount(np.maximum(labels, 0), known, len(classes))
         self._publish()

@@ -5,14 +5,11 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from sklearn.base import clone
-from sklearn.utils.validation import (
-    _check_sample_weight,
-    check_consistent_length,
-    check_is_fitted,
-)
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from ppl_gen.contexts import ContextCode
 from ppl_gen.counts import check_count
+from ppl_gen.data import counted_rows
 from ppl_gen.deep_estimator import DeepModel
 from ppl_gen.inference.base import InferenceMethod
 from ppl_gen.inference.maximum_likelihood import MaximumLikelihood
@@ -165,7 +162,8 @@ class CausalTransformer(TokenReader, DeepModel):
         context : (n,) labels or (n, C) numbers, optional
             What the density of each sequence is to be conditional on.
         sample_weight : (n,), optional
-            Weights of whole sequences.
+            Weights of whole sequences. One of weight zero is left out: it teaches no token, length
+            or label either.
 
         Returns
         -------
@@ -219,6 +217,10 @@ class CausalTransformer(TokenReader, DeepModel):
         self, X: Tokens, y: Any, context: Any, sample_weight: Any
     ) -> tuple[dict[str, Array], dict[str, Any], ContextCode | None]:
         who, tokens = f"{self._who}.fit", X
+        if sample_weight is not None:
+            every = np.arange(len(tokens.lengths))
+            sample_weight, counted, context = counted_rows(sample_weight, every, context)
+            tokens = tokens.take(counted)
         codes = self._codes(tokens, who, reset=True)
         given, self._given_facts = self._given_facts, None
         facts = {"n_symbols": len(self.states_)} | (given or self._lengths(tokens))
@@ -227,16 +229,11 @@ class CausalTransformer(TokenReader, DeepModel):
         rows, owner = _rows(codes, tokens.lengths, facts, facts["context_length"])
         data, code = {"x": rows}, None
         if sample_weight is not None:
-            weight = _check_sample_weight(sample_weight, tokens.lengths, ensure_non_negative=True)
-            data["weight"] = weight[owner]
+            data["weight"] = sample_weight[owner]
         if context is not None:
             check_consistent_length(tokens.lengths, context)
             code = ContextCode.of(context, who)
             data["context"] = code.encode(context, who)[owner]
-        if sample_weight is not None:
-            # A sequence without weight is none.
-            counted = data["weight"] > 0.0
-            data = {name: array[counted] for name, array in data.items()}
         return data, facts, code
 
     def _lengths(self, tokens: Tokens) -> dict[str, int]:

@@ -177,6 +177,24 @@ def test_weights_count_sequences():
         small().fit(X, sample_weight=[0.0, 0.0])
 
 
+def test_sequences_of_weight_zero_are_left_out():
+    X, labels = ["ab", "zzzzzzzz", "ba", "aab"], ["x", "y", "x", "w"]
+    weights = np.array([1.0, 0.0, 2.0, 1.0])
+    rows = np.flatnonzero(weights)
+    kept, own = [X[row] for row in rows], [labels[row] for row in rows]
+    weighed = small().fit(X, context=labels, sample_weight=weights)
+    expected = small().fit(kept, context=own, sample_weight=weights[rows])
+    assert weighed.states_.tolist() == ["a", "b"]
+    assert weighed.structure_.facts == expected.structure_.facts
+    np.testing.assert_array_equal(
+        weighed.log_prob(kept, context=own), expected.log_prob(kept, context=own)
+    )
+    with pytest.raises(ValueError, match="'y'"):
+        weighed.log_prob("ab", context="y")
+    with pytest.raises(ValueError, match="inconsistent"):
+        small().fit(X, context=labels[1:], sample_weight=weights)
+
+
 def test_densities_given_a_label():
     X, labels = ["aaaa", "bbbb"] * 8, ["first", "second"] * 8
     model = small(epochs=40, learning_rate=0.03).fit(X, context=labels)
