@@ -348,11 +348,11 @@ def _columns(item: Any) -> Any:
     return np.asarray(item).reshape(-1, 1)
 
 
-def refuse_empty(counts: Array, who: str) -> None:
-    """Raise ValueError if there is no sequence, or one without a step."""
+def refuse_empty(counts: Array, who: str, least: int = 1) -> None:
+    """Raise ValueError if there is no sequence, or one of fewer steps than the least."""
     if len(counts) == 0:
         raise ValueError(f"{who}: X has no sequence; expected one or more")
-    short = np.flatnonzero(counts < 1)
+    short = np.flatnonzero(counts < least)
     if len(short):
         raise ValueError(
             f"{who}: sequence {short[0]} has length {counts[short[0]]}; leave empty sequences out"

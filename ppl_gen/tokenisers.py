@@ -174,7 +174,7 @@ def tokeniser_of(tokeniser: Any, who: str) -> Tokeniser | None:
     return own
 
 
-def read_texts(X: Any, lengths: Any, tokeniser: Tokeniser, who: str) -> Tokens:
+def read_texts(X: Any, lengths: Any, tokeniser: Tokeniser, who: str, least: int = 1) -> Tokens:
     """Read texts as sequences of tokens.
 
     Parameters
@@ -186,11 +186,13 @@ def read_texts(X: Any, lengths: Any, tokeniser: Tokeniser, who: str) -> Tokens:
     tokeniser : Tokeniser
     who : str
         Who asks, for errors.
+    least : int
+        Tokens of a text: with 0 they may be empty.
 
     Raises
     ------
     ValueError
-        If there is no text, one is empty, or the tokeniser cannot read one.
+        If there is no text, one is too short, or the tokeniser cannot read one.
     TypeError
         If X holds anything else.
     """
@@ -208,8 +210,8 @@ def read_texts(X: Any, lengths: Any, tokeniser: Tokeniser, who: str) -> Tokens:
             "string or a list of strings; set tokeniser=None for tokens as they are given"
         )
     if isinstance(tokeniser, CharacterTokeniser):
-        return read_tokens(texts, None, who)
-    return read_tokens([tokeniser.split(text) for text in texts], None, who)
+        return read_tokens(texts, None, who, least)
+    return read_tokens([tokeniser.split(text) for text in texts], None, who, least)
 
 
 def _listed(X: Any) -> list[Any]:

@@ -50,7 +50,7 @@ class Tokens:
         return f"sequence {sequence}, step {place - int(self.starts[sequence])}"
 
 
-def read_tokens(X: Any, lengths: Any, who: str) -> Tokens:
+def read_tokens(X: Any, lengths: Any, who: str, least: int = 1) -> Tokens:
     """Read sequences of tokens.
 
     Parameters
@@ -64,11 +64,13 @@ def read_tokens(X: Any, lengths: Any, who: str) -> Tokens:
     lengths : (n,) or None
     who : str
         Who asks, for errors.
+    least : int
+        Tokens of a sequence: with 0 they may be empty.
 
     Raises
     ------
     ValueError
-        If there is no sequence, one is empty, a token is missing, or `lengths` do not fit.
+        If there is no sequence, one is too short, a token is missing, or `lengths` do not fit.
     TypeError
         If it is no sequence, or tokens are of several types.
     """
@@ -82,7 +84,7 @@ def read_tokens(X: Any, lengths: Any, who: str) -> Tokens:
     if isinstance(X, str):
         if lengths is not None:
             raise ValueError(f"{who}: X is a string, which is one sequence; leave lengths out")
-        return _joined([X], who)
+        return _joined([X], who, least)
     if not isinstance(X, list | tuple):
         X = _array(X, who)
         if X.ndim == 3 and X.shape[2] == 1:
@@ -97,9 +99,9 @@ def read_tokens(X: Any, lengths: Any, who: str) -> Tokens:
                 "list of sequences"
             )
     if lengths is None and len(X) and _is_sequence(X[0]) and _holds_sequences(X):
-        return _joined(list(X), who)
+        return _joined(list(X), who, least)
     flat = _flat(X, who)
-    return Tokens(flat, _lengths(lengths, len(flat), who), text=False)
+    return Tokens(flat, _lengths(lengths, len(flat), who, least), text=False)
 
 
 def _array(X: Any, who: str) -> Array:
@@ -120,7 +122,7 @@ def _is_sequence(item: Any) -> bool:
     return isinstance(item, str | list | tuple) or np.ndim(item) > 0
 
 
-def _lengths(lengths: Any, n_steps: int, who: str) -> Array:
+def _lengths(lengths: Any, n_steps: int, who: str, least: int) -> Array:
     whole = [n_steps] if n_steps else []
     counts = np.atleast_1d(np.asarray(whole if lengths is None else lengths))
     if counts.ndim != 1 or (counts.dtype.kind not in "iu" and len(counts)):
@@ -130,11 +132,11 @@ def _lengths(lengths: Any, n_steps: int, who: str) -> Array:
             f"{who}: lengths sum to {counts.sum()}, but X has {n_steps} steps; expected the "
             "lengths of all sequences, in their order"
         )
-    refuse_empty(counts, who)
+    refuse_empty(counts, who, least)
     return counts.astype(np.intp)
 
 
-def _joined(items: list[Any], who: str) -> Tokens:
+def _joined(items: list[Any], who: str, least: int) -> Tokens:
     """Lay the sequences of a list one after another."""
     text = isinstance(items[0], str)
     for place, item in enumerate(items):
@@ -145,14 +147,14 @@ def _joined(items: list[Any], who: str) -> Tokens:
             )
     if text:
         lengths = np.array([len(item) for item in items], dtype=np.intp)
-        refuse_empty(lengths, who)
+        refuse_empty(lengths, who, least)
         characters = "".join(items).encode("utf-32-le", "surrogatepass")
         return Tokens(np.frombuffer(characters, dtype="<u4"), lengths, text=True)
     parts: list[Any] = [
         item if isinstance(item, list | tuple) else _column(item, who) for item in items
     ]
     lengths = np.array([len(part) for part in parts], dtype=np.intp)
-    refuse_empty(lengths, who)
+    refuse_empty(lengths, who, least)
     if all(isinstance(part, np.ndarray) for part in parts):
         if len({_kind(part.dtype) for part in parts}) == 1 and parts[0].dtype != object:
             return Tokens(_flat(np.concatenate(parts), who), lengths, text=False)

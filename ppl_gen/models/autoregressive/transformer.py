@@ -85,7 +85,8 @@ class CausalTransformer(TokenReader, DeepModel):
     -----
     Sequences are what `MarkovChain` takes: strings (of characters), lists, arrays or Series of
     tokens, or a list of these; or one array of the tokens of all with their ``lengths``. A list
-    of strings is a list of sequences; with a tokeniser, so is an array or a Series of them.
+    of strings is a list of sequences; with a tokeniser, so is an array or a Series of them. Those
+    to be fitted are not empty: in data, what is empty is more often missing.
 
     In training a long sequence is cut into windows of `context_length` tokens, each of which is
     predicted once an epoch. What is drawn is drawn from the density that scores; keys and values
@@ -201,11 +202,11 @@ class CausalTransformer(TokenReader, DeepModel):
                 f"{self._who}: dropout is {self.dropout!r}; expected a number from 0 to below 1"
             )
 
-    def _tokens(self, X: Any, lengths: Any, who: str) -> Tokens:
+    def _tokens(self, X: Any, lengths: Any, who: str, least: int = 1) -> Tokens:
         tokeniser = tokeniser_of(self.tokeniser, who)
         if tokeniser is None:
-            return read_tokens(X, lengths, who)
-        return read_texts(X, lengths, tokeniser, who)
+            return read_tokens(X, lengths, who, least)
+        return read_texts(X, lengths, tokeniser, who, least)
 
     def _vocabulary(self, tokens: Tokens, who: str) -> Array:
         tokeniser = tokeniser_of(self.tokeniser, who)
@@ -283,7 +284,8 @@ class CausalTransformer(TokenReader, DeepModel):
         Parameters
         ----------
         X, lengths
-            Sequences; see the notes of the class.
+            Sequences; see the notes of the class. Of an empty one it is the probability to end at
+            once.
         context : one of the fit's kind for all sequences, or one each
             For densities that are conditional.
 
@@ -337,7 +339,7 @@ class CausalTransformer(TokenReader, DeepModel):
         """Log probabilities, and lengths: (n,), (n,)."""
         check_is_fitted(self)
         who = f"{self._who}.{method}"
-        tokens = self._tokens(X, lengths, who)
+        tokens = self._tokens(X, lengths, who, least=0)
         codes = self._codes(tokens, who, reset=False)
         module: Any = self.structure_.module
         n = len(tokens.lengths)
@@ -388,7 +390,7 @@ class CausalTransformer(TokenReader, DeepModel):
         -------
         list
             Of strings, if strings were fitted; else of arrays of tokens. One that ends at once is
-            empty.
+            empty, and has a probability like any other.
 
         Raises
         ------
@@ -402,7 +404,8 @@ class CausalTransformer(TokenReader, DeepModel):
         draw: Any = module.generate
         begun = np.full(1, facts["n_symbols"])
         if given is not None:
-            tokens = self._tokens(given, None, who)
+            nothing = isinstance(given, list | tuple | np.ndarray) and len(given) == 0
+            tokens = self._tokens([given] if nothing else given, None, who, least=0)
             if len(tokens.lengths) != 1:
                 raise ValueError(f"{who}: given has {len(tokens.lengths)} sequences; expected one")
             begun = np.concatenate([begun, self._codes(tokens, who, reset=False)])

@@ -16,6 +16,7 @@ from ppl_gen import (
     RegexTokeniser,
     Training,
 )
+from ppl_gen.evaluate.code_length import bits_per_token, code_length
 
 WORDS = ["abab", "ab", "ababab", "bb", "abb", "babab"] * 4
 
@@ -74,8 +75,8 @@ def test_any_discrete_sequences_are_fitted_scored_and_drawn(X, lengths, symbols)
 def test_the_density_sums_to_one_over_strings(words):
     """Of up to 8 letters, twice the context, and of those that are longer, by their beginnings."""
     model = small(context_length=4, dtype="float64", epochs=5).fit(WORDS)
-    total = np.exp(model.structure_.module.log_prob(as_rows("", 2)).item())
-    for length in range(1, 9):
+    total = 0.0
+    for length in range(9):
         strings = ["".join(way) for way in itertools.product("ab", repeat=length)]
         total += np.exp(model.log_prob(strings)).sum()
     longer = [as_rows("".join(way), 2, ended=False) for way in itertools.product("ab", repeat=9)]
@@ -112,6 +113,51 @@ def test_perplexity_and_bits_count_ends(words):
     tokens = sum(len(word) + 1 for word in WORDS)
     assert words.bits_per_symbol(WORDS) == pytest.approx(-log_prob.sum() / tokens / np.log(2))
     assert words.perplexity(WORDS) == pytest.approx(np.exp(-log_prob.sum() / tokens))
+
+
+@pytest.mark.parametrize("tokeniser", [None, "character", "byte"])
+def test_empty_sequences_are_scored(tokeniser):
+    model = small(tokeniser=tokeniser, dtype="float64").fit(WORDS)
+    end = len(model.states_)
+    with torch.no_grad():
+        expected = model.structure_.module.log_prob(torch.tensor([[~end, end]])).item()
+    assert model.log_prob("")[0] == pytest.approx(expected, rel=1e-12)
+    np.testing.assert_allclose(
+        model.log_prob(["ab", "", "b"]), [*model.log_prob("ab"), expected, *model.log_prob("b")]
+    )
+    # One prediction, of the end.
+    assert model.perplexity([""]) == pytest.approx(np.exp(-expected))
+    assert model.bits_per_symbol(["", ""]) == pytest.approx(-expected / np.log(2.0))
+    np.testing.assert_allclose(code_length(model, ["", ""]), -expected / np.log(2.0))
+    with pytest.raises(ValueError, match="no tokens"):
+        bits_per_token(model, [""])
+    assert model.sample(5, random_state=0, given="") == model.sample(5, random_state=0)
+    with pytest.raises(ValueError, match="no sequence"):
+        model.log_prob([])
+
+
+def test_all_that_is_drawn_is_scored(words):
+    drawn = words.sample(300, random_state=0)
+    assert "" in drawn
+    assert np.isfinite(words.log_prob(drawn)).all()
+    share = np.mean([text == "" for text in drawn])
+    expected = np.exp(words.log_prob("")[0])
+    # Five standard errors.
+    assert abs(share - expected) < 5.0 * np.sqrt(expected * (1.0 - expected) / 300.0)
+
+
+@pytest.mark.parametrize("X", [[[1, 0], [1]], [["all", "is"], ["vanity"]]], ids=["codes", "words"])
+def test_empty_sequences_of_tokens_are_scored(X):
+    model = small(epochs=1).fit(X)
+    (empty,) = model.log_prob([[]])
+    for others in ([X[0], []], [X[0], np.array([])], [np.array(X[0]), model.states_[:0]]):
+        assert model.log_prob(others)[1] == pytest.approx(empty)
+    assert model.log_prob(X[0], lengths=[2, 0])[1] == pytest.approx(empty)
+    for nothing in ([], np.array([])):
+        (drawn,) = model.sample(given=nothing, length=3, random_state=0)
+        np.testing.assert_array_equal(drawn, model.sample(length=3, random_state=0)[0])
+    with pytest.raises(ValueError, match="length -1"):
+        model.log_prob(X[0], lengths=[3, -1])
 
 
 # -- tokenisers -------------------------------------------------------------------------------
@@ -363,7 +409,6 @@ def test_data_that_are_refused(X, lengths, error, message):
         ({"top_k": 0}, "top_k is 0"),
         ({"top_k": 1.5}, "top_k is 1.5"),
         ({"given": "abc"}, "'c' .* is none of the 2 states"),
-        ({"given": ""}, "length 0"),
         ({"given": ["ab", "ab"]}, "given has 2 sequences; expected one"),
         ({"length": 0}, "length is 0"),
         ({"length": [1, 2]}, "length is"),
