@@ -72,7 +72,7 @@ class TableReader(BaseEstimator):  # type: ignore[misc]
                 reset=reset,
                 dtype=np.float64,
                 accept_sparse="csr" if self._takes_sparse() else False,
-                ensure_all_finite="allow-nan",
+                ensure_all_finite=False,  # infinity is refused below, with the column's name
             )
         except ValueError as error:
             if "could not convert" not in str(error):
@@ -82,6 +82,7 @@ class TableReader(BaseEstimator):  # type: ignore[misc]
                 "a DataFrame to a model that takes categories, such as NaiveBayes or Mixture"
             ) from error
         sparse = hasattr(X, "toarray")
+        refuse_infinity(X, self._who)
         if reset:
             if not sparse and np.isnan(X.sum()):
                 refuse_empty_columns(X, [None] * X.shape[1], self._who)
@@ -121,6 +122,22 @@ class TableReader(BaseEstimator):  # type: ignore[misc]
                 RuntimeWarning,
                 stacklevel=5,
             )
+
+
+def refuse_infinity(X: Array, who: str) -> None:
+    """Raise ValueError if a matrix, which may be sparse, has infinite entries; name columns."""
+    entries = X.data if hasattr(X, "toarray") else X
+    with np.errstate(invalid="ignore", over="ignore"):
+        if np.isfinite(entries.sum()):  # quick where all is well
+            return
+    infinite = np.isinf(entries)
+    if infinite.any():
+        places = X.indices[infinite] if hasattr(X, "toarray") else np.nonzero(infinite)[1]
+        columns = ", ".join(map(str, np.unique(places)[:5].tolist()))
+        raise ValueError(
+            f"{who}: Input X contains infinity in {len(places)} entries (columns {columns}); "
+            "replace it, or mark it missing (NaN)"
+        )
 
 
 def constant_columns(values: Array) -> Array:

@@ -1,13 +1,14 @@
-"""What every model of rows reads: rows of weight zero are no rows."""
+"""What every model of rows reads: no rows of weight zero, and nothing infinite."""
 
 import numpy as np
 import pandas as pd
 import polars
 import pytest
+import scipy.sparse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ppl_gen import EM, BayesianNetwork, Mixture, NaiveBayes
+from ppl_gen import EM, BayesianNetwork, GaussianMixture, Mixture, NaiveBayes, NormalizingFlow
 
 FRAMES = {"pandas": pd.DataFrame, "polars": polars.DataFrame}
 
@@ -68,3 +69,26 @@ def test_weights_that_do_not_fit_are_refused():
     ):
         with pytest.raises(ValueError, match=message):
             Mixture(1).fit(np.eye(3), sample_weight=weights)
+
+
+@pytest.mark.parametrize("model", [GaussianMixture(1), NormalizingFlow("maf", 1, (4,))])
+def test_infinity_is_refused_with_the_model_and_the_columns(model):
+    X = np.random.default_rng(0).normal(size=(20, 2, 3))
+    X[4, 1, 0], X[5, 0, 1], X[6, 1, 0], X[7] = np.inf, -np.inf, np.inf, np.nan
+    told = rf"{type(model).__name__}: .*infinity in 3 entries \(columns 1, 3\); replace it"
+    with pytest.raises(ValueError, match=told):
+        model.fit(X.reshape(20, 6))
+    if isinstance(model, NormalizingFlow):
+        with pytest.raises(ValueError, match=told):
+            model.fit(X)
+
+
+def test_infinity_in_sparse_rows_and_in_rows_to_score():
+    X = np.array([[0.0, 2.0], [1.0, 0.0], [3.0, 1.0]])
+    model = Mixture(1, "multinomial").fit(X)
+    X[2, 1] = np.inf
+    for rows in (X, scipy.sparse.csr_matrix(X)):
+        with pytest.raises(ValueError, match=r"Mixture: .* infinity in 1 entries \(columns 1\)"):
+            model.log_prob(rows)
+    # What is finite may be large.
+    assert np.isfinite(GaussianMixture(1).fit(np.array([[1e150], [-1e150]])).means_).all()
