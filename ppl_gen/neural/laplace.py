@@ -53,18 +53,21 @@ def laplace(log_joint: LogJoint, start: Tensor, n_steps: int) -> TorchDistributi
     z = start.detach()
     parts = z.new_tensor(PARTS)[:, None, None]
     for _ in range(n_steps):
-        gradient, precision = _curvature(log_joint, z)
-        step = torch.linalg.solve(precision, gradient.unsqueeze(-1)).squeeze(-1)
-        tried = z + parts * step
+        gradient, root = _curvature(log_joint, z)
+        step = root @ (root.mT @ gradient.unsqueeze(-1))
+        tried = z + parts * step.squeeze(-1)
         with torch.no_grad():
             best = log_joint(tried).nan_to_num(nan=-math.inf).argmax(dim=0)
         z = tried[best, torch.arange(len(z), device=z.device)]
-    _, precision = _curvature(log_joint, z)
-    return dist.MultivariateNormal(z, precision_matrix=precision, validate_args=False)
+    _, root = _curvature(log_joint, z)
+    # Not by Cholesky's method, to which rounding makes steep curvature beside flat not positive.
+    upper = torch.linalg.qr(root.mT).R
+    scale = upper.mT * upper.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-2)
+    return dist.MultivariateNormal(z, scale_tril=scale, validate_args=False)
 
 
 def _curvature(log_joint: LogJoint, z: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradient, (n, L), and minus the Hessian, made positive definite: (n, L, L)."""
+    """Gradient, (n, L), and a root of the inverse of minus the Hessian, floored: (n, L, L)."""
     with torch.enable_grad():
         z = z.detach().requires_grad_()
         (gradient,) = torch.autograd.grad(log_joint(z).sum(), z, create_graph=True)
@@ -81,7 +84,7 @@ def _curvature(log_joint: LogJoint, z: Tensor) -> tuple[Tensor, Tensor]:
     gradient = torch.where(known[:, None], gradient, 0.0)
     precision = torch.where(known[:, None, None], precision, identity)
     values, vectors = torch.linalg.eigh(0.5 * (precision + precision.mT))
-    return gradient, (vectors * values.clamp(min=FLAT).unsqueeze(-2)) @ vectors.mT
+    return gradient, vectors * values.clamp(min=FLAT).rsqrt().unsqueeze(-2)
 
 
 @dataclass(frozen=True)
