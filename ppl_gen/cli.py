@@ -1,10 +1,11 @@
-"""The command line: fit a model to a table, and list the models.
+"""The command line: fit a model to a table or a text, and list the models.
 
 ::
 
     ppl-gen models
     ppl-gen fit gaussian-mixture faithful --method nuts --param n_components=2 --out runs/faithful
     ppl-gen fit naive-bayes birds.csv --target species --out runs/birds
+    ppl-gen fit markov-chain verses.txt --param order=3 --out runs/verses
 """
 
 import ast
@@ -51,7 +52,9 @@ def models() -> None:
 @app.command()
 def fit(
     model: Annotated[str, typer.Argument(help="A model, such as gaussian-mixture: `models`.")],
-    data: Annotated[str, typer.Argument(help="A CSV file, or the name of an embedded data set.")],
+    data: Annotated[
+        str, typer.Argument(help="A CSV file, a text, or an embedded data set's name.")
+    ],
     out: Annotated[Path, typer.Option(help="The directory to write: the model, summary.csv.")],
     method: Annotated[
         str | None, typer.Option(help="Such as em, svi, nuts: `models`; else the default.")
@@ -73,7 +76,8 @@ def fit(
     with _one_line_errors():
         estimator = _estimator(model, method, param or [], seed)
         _check_out(out, overwrite)
-        X, y = _table(data, target, columns, estimator)
+        texts = _texts(data, target, columns, estimator)
+        X, y = _table(data, target, columns, estimator) if texts is None else (texts, None)
         estimator.fit(X) if y is None else estimator.fit(X, y)
         posterior = estimator.posterior_
         # Of a network's weights there is no summary to read: its training is told instead.
@@ -154,6 +158,29 @@ def _check_out(out: Path, overwrite: bool) -> None:
         raise FileExistsError(f"fit: {out} exists; pass --overwrite to replace it, or another path")
 
 
+def _texts(data: str, target: str | None, columns: str | None, estimator: Any) -> list[str] | None:
+    """Return texts for a model of tokens: the lines of a .txt file, or the column of a data set."""
+    from ppl_gen.datasets import LOADERS
+    from ppl_gen.token_reader import TokenReader
+
+    if not isinstance(estimator, TokenReader):
+        return None
+    if data not in LOADERS:
+        path = Path(data)
+        if path.suffix.lower() != ".txt" or not path.is_file():
+            return None
+        if target or columns:
+            raise ValueError(
+                f"fit: {data} is a text, which has no columns; leave --columns and --target out"
+            )
+        return [line for line in path.read_text(encoding="utf-8-sig").split("\n") if line]
+    frame, _ = _read(data)
+    # States are categories; a column of strings has texts.
+    texts = frame.select_dtypes(include=["object", "string"]).columns
+    asked = [column for column in texts if columns in (None, column)]
+    return frame[asked[0]].tolist() if len(asked) == 1 and target is None else None
+
+
 def _table(
     data: str, target: str | None, columns: str | None, estimator: Any
 ) -> tuple["pd.DataFrame", "pd.Series[Any] | None"]:
@@ -206,7 +233,7 @@ def _read(data: str) -> tuple["pd.DataFrame", str | None]:
     if not path.is_file():
         raise FileNotFoundError(
             f"fit: there is no file {data}, and no data set of that name; "
-            f"expected a CSV file or one of {', '.join(LOADERS)}"
+            f"expected a CSV file, a text or one of {', '.join(LOADERS)}"
         )
     import pandas as pd
 

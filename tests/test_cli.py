@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 import ppl_gen
 from ppl_gen.cli import app
-from ppl_gen.datasets import load_asia, load_faithful, load_penguins
+from ppl_gen.datasets import load_asia, load_ecclesiastes, load_faithful, load_penguins
 
 
 def run(*args):
@@ -191,6 +191,52 @@ def test_a_network_of_mixed_columns_is_given_them(tmp_path):
         *("--param", "inference__training__epochs=1", "--param", "hidden_layer_sizes=(8,)"),
     )
     assert "species" in ppl_gen.load(tmp_path / "made").feature_names_in_
+
+
+TINY = {"n_layers": 1, "n_heads": 1, "width": 4, "context_length": 16, "inference__epochs": 1}
+
+
+@pytest.mark.parametrize("chosen", [[], ["--columns", "text"]], ids=["by itself", "by its name"])
+def test_the_text_of_a_data_set(chosen, tmp_path):
+    result = run(
+        *("fit", "causal-transformer", "ecclesiastes", "--out", tmp_path / "run", *chosen),
+        *(f"--param={name}={value}" for name, value in TINY.items()),
+    )
+    assert result.exit_code == 0, result.output
+    assert not result.stderr
+    model = ppl_gen.load(tmp_path / "run")
+    assert np.isfinite(model.log_prob(load_ecclesiastes().frame["text"][0])).all()
+
+
+def test_the_lines_of_a_text(tmp_path):
+    lines = ["abab", "naïve, bb", "1,2", "abb", "aba"]
+    text = tmp_path / "lines.txt"
+    text.write_bytes("\r\n\n".join(lines).encode() + b"\n")
+    result = run("fit", "markov-chain", text, "--out", tmp_path / "run", "--param", "order=2")
+    assert result.exit_code == 0, result.output
+    model, expected = ppl_gen.load(tmp_path / "run"), ppl_gen.MarkovChain(2).fit(lines)
+    np.testing.assert_allclose(model.log_prob(lines), expected.log_prob(lines))
+    for args, message in (
+        (["markov-chain", text, "--columns=a"], "lines.txt is a text, which has no columns"),
+        (["markov-chain", tmp_path / "no.txt"], "no file "),
+        (["markov-chain", empty(tmp_path)], "MarkovChain.fit: X has no sequence"),
+        (["markov-chain", "ecclesiastes", "--columns=prose"], "has no column 'prose'"),
+    ):
+        result = run("fit", *args, "--out", tmp_path / "other")
+        assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+        assert message in result.stderr
+
+
+def empty(folder):
+    (folder / "empty.txt").write_text("\n\n")
+    return folder / "empty.txt"
+
+
+def test_states_in_a_table_are_one_sequence(tmp_path):
+    pd.DataFrame({"state": [*"abbabaab"]}).to_csv(tmp_path / "states.csv", index=False)
+    args = ("markov-chain", tmp_path / "states.csv", "--columns=state", "--out", tmp_path / "run")
+    assert run("fit", *args).exit_code == 0
+    assert ppl_gen.load(tmp_path / "run").states_.tolist() == ["a", "b"]
 
 
 def test_a_training_that_diverges_is_told_in_one_line(tmp_path):
