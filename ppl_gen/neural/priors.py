@@ -116,6 +116,11 @@ class VampPrior(nn.Module):
         self.shift = nn.Parameter(torch.zeros_like(rows))
 
     @property
+    def n_components(self) -> int:
+        """Pseudo-inputs K."""
+        return len(self.centre)
+
+    @property
     def pseudo_inputs(self) -> Tensor:
         """The pseudo-inputs: (K, ...), in the units of the rows that they start from."""
         return self.centre + self.scale * self.shift
@@ -140,7 +145,8 @@ class _Mixture(dist.MixtureSameFamily):  # type: ignore[misc]
         """Log density of codes (..., L): (...)."""
         components = self.component_distribution
         # Said in full: flows given a context do not broadcast codes against it.
-        each = value.unsqueeze(-2).expand(*value.shape[:-1], *components.batch_shape, -1)
+        shape = torch.broadcast_shapes((*value.shape[:-1], 1), components.batch_shape)
+        each = value.unsqueeze(-2).expand(*shape, -1)
         weights = self.mixture_distribution.logits.log_softmax(-1)
         found: Tensor = (components.log_prob(each) + weights).logsumexp(-1)
         return found

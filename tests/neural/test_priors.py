@@ -136,6 +136,18 @@ def test_vamp_of_flows_is_their_mixture():
     expected = torch.stack(each).logsumexp(0) - torch.tensor(5.0).log()
     # Rounding of sums in another order, in float32.
     torch.testing.assert_close(prior.dist().log_prob(codes), expected, atol=1e-4, rtol=1e-4)
+    # As a site of a plate of 3 x 7 codes.
+    found = prior.dist().expand((3, 7)).log_prob(codes)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_vamp_is_the_same_within_a_plate():
+    encoder, _ = vamp()
+    codes = torch.randn(5, 2, dtype=torch.float64)
+    mixture = encoder.prior.dist()
+    found = mixture.expand((5,)).log_prob(codes)
+    assert found.shape == (5,)
+    torch.testing.assert_close(found, mixture.log_prob(codes))
 
 
 def test_what_vamp_refuses():
