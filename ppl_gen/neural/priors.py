@@ -145,7 +145,9 @@ class _Mixture(dist.MixtureSameFamily):  # type: ignore[misc]
         """Log density of codes (..., L): (...)."""
         components = self.component_distribution
         # Said in full: flows given a context do not broadcast codes against it.
-        shape = torch.broadcast_shapes((*value.shape[:-1], 1), components.batch_shape)
+        shape = torch.broadcast_shapes(  # type: ignore[no-untyped-call]
+            (*value.shape[:-1], 1), components.batch_shape
+        )
         each = value.unsqueeze(-2).expand(*shape, -1)
         weights = self.mixture_distribution.logits.log_softmax(-1)
         found: Tensor = (components.log_prob(each) + weights).logsumexp(-1)
