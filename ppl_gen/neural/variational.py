@@ -18,7 +18,7 @@ __all__ = ["N_DRAWS", "VariationalAutoencoder"]
 #: Draws of the guide that a log density is estimated of, where it is not said how many.
 N_DRAWS = 100
 
-#: Numbers of the decoder's widest layer at a time where rows have many codes: some 16 MB.
+#: Numbers of the widest layer at a time where rows have many codes: some 16 MB.
 AT_ONCE = 2**22
 
 
@@ -242,10 +242,13 @@ class VariationalAutoencoder(DensityModule):
 
     @property
     def widest(self) -> int:
-        """Numbers of a code in the decoder's widest layer, which memory goes by."""
-        units = (m.out_features for m in self.decoder.modules() if isinstance(m, nn.Linear))
+        """Numbers of a code in the widest layer of the networks, which memory goes by."""
         maps = getattr(self.decoder, "widest", 0)
-        return max(self.width * self.likelihood.n_outputs, maps, *units)
+        # A VampPrior asks the guide of each pseudo-input for the density of each code.
+        n_guides = getattr(self.latent_prior, "n_components", 1)
+        of_guides = n_guides * max(self.latent_dim, _units(self.posterior))
+        told = self.width * self.likelihood.n_outputs
+        return max(told, maps, of_guides, _units(self.decoder), _units(self.latent_prior))
 
     def log_prob(self, x: Tensor, context: Tensor | None = None, n_draws: int = N_DRAWS) -> Tensor:
         """Log density of each row by importance sampling, a lower bound in expectation: (n,)."""
@@ -290,6 +293,12 @@ class VariationalAutoencoder(DensityModule):
         chosen = log_weights.softmax(0).T.multinomial(1).squeeze(-1)
         z = codes[chosen, torch.arange(len(x), device=x.device)]
         return torch.where(x.isnan(), self.decode(z, context).sample(), x)
+
+
+def _units(network: nn.Module) -> int:
+    """Units of the widest fully connected layer, 0 where there is none."""
+    layers = (m.out_features for m in network.modules() if isinstance(m, nn.Linear))
+    return max(layers, default=0)
 
 
 def _joined(parts: list[Tensor]) -> Tensor:

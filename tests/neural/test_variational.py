@@ -155,6 +155,25 @@ def test_codes_are_decoded_in_blocks_that_the_widest_layer_fits(monkeypatch):
     assert network(LIKELIHOODS["categorical"](), hidden=()).widest == 3 * WIDTH
 
 
+@pytest.mark.parametrize(("posterior", "numbers"), [("mean_field", SIZE), ("iaf", 64)])
+def test_pseudo_inputs_count_in_the_memory_of_a_block(monkeypatch, posterior, numbers):
+    net = network(LIKELIHOODS["bernoulli"](), posterior).eval()
+    net.latent_prior = build_prior(
+        "vamp", SIZE, encode=net.encode_relaxed, rows=torch.rand(50, WIDTH)
+    )
+    largest = []
+    for part in net.modules():
+        if isinstance(part, torch.nn.Linear):
+            part.register_forward_hook(lambda module, given, told: largest.append(told.numel()))
+    assert net.widest == 50 * numbers
+    monkeypatch.setattr(variational, "AT_ONCE", 50 * numbers * 5 * 3)
+    assert net.blocks(7, n_rows=5) == [3, 3, 1]
+    with torch.no_grad():
+        found = net.log_prob(torch.ones(5, WIDTH), n_draws=7)
+    assert found.shape == (5,)
+    assert max(largest) <= variational.AT_ONCE
+
+
 @pytest.mark.parametrize("gaps", [False, True])
 @pytest.mark.parametrize("kind", LIKELIHOODS)
 def test_pseudo_inputs_of_every_likelihood_have_gradients(kind, gaps):
