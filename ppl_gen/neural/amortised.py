@@ -1,12 +1,15 @@
 """Amortised guides: distributions of latents, of the numbers that an encoder puts out."""
 
+from typing import Any
+
 import pyro.distributions as dist
 import torch
 from pyro.distributions import TorchDistribution
-from pyro.distributions.transforms import ConditionalAffineAutoregressive
+from pyro.distributions.transforms import AffineAutoregressive, ConditionalAffineAutoregressive
 from pyro.nn import ConditionalAutoRegressiveNN
+from pyro.nn.auto_reg_nn import sample_mask_indices
 from torch import Tensor, nn
-from torch.nn.functional import softplus
+from torch.nn.functional import linear, logsigmoid, relu, softplus
 
 __all__ = ["POSTERIORS", "AmortisedPosterior", "FullRank", "InverseAutoregressive", "MeanField"]
 
@@ -82,7 +85,7 @@ class InverseAutoregressive(AmortisedPosterior):
     The encoder puts out L locations, L scales before the softplus, and L numbers that the flows
     are given as context; the order of the latents is turned round from one flow to the next. The
     gated update is that of [1]_, equations 13 and 14. To draw, with the density of what is drawn,
-    takes one pass; the density of another point takes L passes a flow.
+    takes one pass; the density of another point takes L steps a flow, as many products as a pass.
 
     Parameters
     ----------
@@ -101,17 +104,9 @@ class InverseAutoregressive(AmortisedPosterior):
     def __init__(self, latent_dim: int, n_flows: int = 2, hidden: int = 64) -> None:
         super().__init__()
         self.n_parameters = 3 * latent_dim
-        order = torch.arange(latent_dim)
+        order = list(range(latent_dim))
         self.flows = nn.ModuleList(
-            ConditionalAffineAutoregressive(
-                ConditionalAutoRegressiveNN(
-                    latent_dim,
-                    latent_dim,
-                    [max(hidden, latent_dim)],
-                    permutation=order.flip(0) if flow % 2 else order,
-                ),
-                stable=True,
-            )
+            _Flow(latent_dim, max(hidden, latent_dim), order[::-1] if flow % 2 else order)
             for flow in range(n_flows)
         )
 
@@ -122,6 +117,59 @@ class InverseAutoregressive(AmortisedPosterior):
         # Conditioning makes new transforms, so that none keeps what older weights gave.
         flows = [flow.condition(context) for flow in self.flows]  # type: ignore[operator]
         return dist.TransformedDistribution(base, flows, validate_args=False)
+
+
+class _Flow(ConditionalAffineAutoregressive):  # type: ignore[misc]
+    """Pyro's flow with one hidden layer, whose inverse computes each hidden unit once."""
+
+    def __init__(self, latent_dim: int, hidden: int, order: list[int]) -> None:
+        network = ConditionalAutoRegressiveNN(
+            latent_dim, latent_dim, [hidden], permutation=torch.tensor(order)
+        )
+        super().__init__(network, stable=True)
+        self.order = order
+        with torch.device("cpu"):
+            seen = sample_mask_indices(latent_dim, hidden).long() - 1
+        # Units that see none of the entries, the first one, the first two, ...: they lie in line.
+        self.sizes = seen.bincount(minlength=latent_dim).tolist()
+
+    def condition(self, context: Tensor) -> "_Conditioned":
+        """Return the flow given the context."""
+        return _Conditioned(super().condition(context).arn, self.order, self.sizes)
+
+
+class _Conditioned(AffineAutoregressive):  # type: ignore[misc]
+    """The flow given a context.
+
+    A hidden unit is final once the last entry that it sees is known: an inverse takes as many
+    products as one pass, in place of one pass an entry.
+    """
+
+    def __init__(self, network: Any, order: list[int], sizes: list[int]) -> None:
+        super().__init__(network, stable=True)
+        self.order, self.sizes = order, sizes
+
+    def _inverse_stable(self, y: Tensor) -> Tensor:
+        network, context = self.arn.func, self.arn.keywords["context"]
+        first, last = network.layers
+        size = len(self.order)
+        of_context, of_entries = (first.weight * first.mask).split([context.shape[-1], size], 1)
+        inner = torch.split(linear(context, of_context, first.bias), self.sizes, dim=-1)
+        of_entries = of_entries[:, self.order].split(self.sizes)
+        outer = (last.weight * last.mask).split(self.sizes, dim=1)
+        told: Tensor = last.bias
+        entries: list[Tensor] = []
+        for place, entry in enumerate(self.order):
+            units = inner[place]
+            if place:
+                known = torch.stack(entries, dim=-1)
+                units = units + linear(known, of_entries[place][:, :place])
+            told = told + linear(relu(units), outer[place])
+            mean, logit = told[..., entry], told[..., size + entry]
+            inverse_scale = 1.0 + torch.exp(-logit - self.sigmoid_bias)
+            entries.append(inverse_scale * y[..., entry] + (1.0 - inverse_scale) * mean)
+        self._cached_log_scale = logsigmoid(told[..., size:] + self.sigmoid_bias)
+        return torch.stack([entries[self.order.index(entry)] for entry in range(size)], dim=-1)
 
 
 #: The families by name, the default first.

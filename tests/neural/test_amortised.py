@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from pyro.distributions.transforms import AffineAutoregressive
 from torch.distributions import MultivariateNormal, Normal
 from torch.nn.functional import softplus
 
@@ -87,3 +88,26 @@ def test_densities_of_draws_follow_the_weights():
             weight.add_(0.1)
     after = posterior(parameters).log_prob(z)
     assert (before - after).abs().min() > 1e-6
+
+
+@pytest.mark.parametrize("latent_dim", [2, 5, 70])
+def test_the_inverse_of_flows_is_that_of_pyro(latent_dim):
+    posterior = InverseAutoregressive(latent_dim).double()
+    context = torch.randn(3, latent_dim).double()
+    y = torch.randn(4, 3, latent_dim).double()
+    for flow in posterior.flows:
+        ours = flow.condition(context)
+        peer = AffineAutoregressive(ours.arn, stable=True)
+        x = ours.inv(y)
+        torch.testing.assert_close(x, peer.inv(y))
+        torch.testing.assert_close(
+            ours.log_abs_det_jacobian(x, y), peer.log_abs_det_jacobian(peer.inv(y), y)
+        )
+        torch.testing.assert_close(flow.condition(context)(x), y)
+        gradient, expected = (
+            torch.autograd.grad(t.inv(y * 1.0).square().sum(), list(flow.nn.parameters()))
+            for t in (flow.condition(context), AffineAutoregressive(ours.arn, stable=True))
+        )
+        torch.testing.assert_close(gradient, expected)
+    meta = posterior.to("meta")(torch.zeros(3, 3 * latent_dim, device="meta").double())
+    assert meta.log_prob(y.to("meta")).shape == (4, 3)
