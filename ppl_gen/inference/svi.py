@@ -271,7 +271,7 @@ class SVI(InferenceMethod):
                 training = replace(training, converged=True)  # it is at the mode
             weights = self._n_weights(fit.latents(), len(training.history))
             drawn = fit.draw(1 if self.guide == "map" else self.draws, weights=weights)
-        k = pareto_k(drawn.log_weights) if weights else math.nan
+        k = _k_of(drawn.log_weights) if weights else math.nan
         self._warn(training, k)
         return Posterior(
             {site: value[None] for site, value in drawn.values.items()},
@@ -425,6 +425,21 @@ class SVI(InferenceMethod):
                 UserWarning,
                 stacklevel=4,
             )
+
+
+def _k_of(log_weights: Array) -> float:
+    """Pareto k; infinite, with a warning, where densities of draws are no numbers."""
+    broken = int((np.isnan(log_weights) | np.isposinf(log_weights)).sum())
+    if not broken:
+        return pareto_k(log_weights)
+    warnings.warn(
+        f"SVI: the log density is no number at {broken} of {len(log_weights)} draws of the guide, "
+        "so that Pareto k is infinite; look for what the program cannot compute far out, such as "
+        "logarithms and roots of what may be negative",
+        UserWarning,
+        stacklevel=4,
+    )
+    return math.inf
 
 
 def _written_for(function: Program | Callable[..., Any]) -> str | None:

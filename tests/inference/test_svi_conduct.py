@@ -225,6 +225,24 @@ def test_too_few_weights_for_a_pareto_k_are_no_fault():
 
 
 @program
+def no_number_far_out(y, batch_size=None):
+    mu = sample("mu", dist.Normal(0.0, 1.0))
+    # At one draw of the guide in a thousand: unlikely in the few steps, likely in many draws.
+    sample("y", dist.Normal(0.0 * ops.sqrt(3.1 - mu), 1.0), obs=y)
+
+
+def test_densities_that_are_no_numbers_cost_no_fit():
+    with (
+        pytest.warns(UserWarning, match="no number at .* of 4000 draws"),
+        pytest.warns(UserWarning, match="Pareto k of the guide is inf"),
+    ):
+        posterior = fit(no_number_far_out, 0.0, guide=learned_guide, steps=10, draws=4000)
+    assert posterior.info["pareto_k"] == np.inf
+    assert posterior.stacked("mu").shape == (4000,)
+    assert not posterior.verdict.ok
+
+
+@program
 def counted(y):
     rate = sample("rate", dist.Gamma(1.0, 1.0))
     n = sample("n", dist.Poisson(rate))
