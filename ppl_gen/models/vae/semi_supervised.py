@@ -222,13 +222,11 @@ class SemiSupervisedVAE(
 
     def _facts(self, values: Array, row_shape: tuple[int, ...]) -> dict[str, Any]:
         who = f"{self._who}.fit"
+        if self.prior not in ("normal", "flow"):
+            why = ", whose pseudo-inputs would need classes" if self.prior == "vamp" else ""
+            raise ValueError(f"{who}: prior is {self.prior!r}{why}; expected 'normal' or 'flow'")
         settings = {"beta": 1.0, "free_bits": 0.0, "beta_warmup": 0.0}
         check_settings(SimpleNamespace(**self.get_params(deep=False), **settings), who, row_shape)
-        if self.prior == "vamp":
-            raise ValueError(
-                f"{who}: prior is 'vamp', whose pseudo-inputs would need classes; expected "
-                "'normal' or 'flow'"
-            )
         if not (isinstance(self.alpha, Real) and 0.0 <= self.alpha < math.inf):
             raise ValueError(
                 f"{self._who}: alpha is {self.alpha!r}; expected zero or a positive number"

@@ -216,7 +216,7 @@ def test_labels_that_are_refused(y, message):
         ({"alpha": "auto"}, "alpha is 'auto'"),
         ({"posterior": "gaussian"}, "posterior is 'gaussian'"),
         ({"prior": "vamp"}, "prior is 'vamp', whose pseudo-inputs would need classes"),
-        ({"prior": "uniform"}, "prior is 'uniform'; expected one of 'normal'"),
+        ({"prior": "uniform"}, "prior is 'uniform'; expected 'normal' or 'flow'"),
         ({"priors": [0.5, 0.5]}, "y has 3 classes"),
         ({"priors": [0.5, 0.5, 0.5]}, "sum to 1"),
         ({"likelihood": "bernoulli"}, "takes the values 0 and 1"),
