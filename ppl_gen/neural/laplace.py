@@ -109,23 +109,29 @@ class Defensive:
     >>> import pyro.distributions as dist, torch
     >>> from ppl_gen.neural.laplace import Defensive
     >>> narrow, wide = (dist.Normal(torch.zeros(4, 2), s).to_event(1) for s in (0.5, 2.0))
-    >>> mixture = Defensive(narrow, wide)
-    >>> mixture.log_prob(mixture.rsample((100,))).shape
-    torch.Size([100, 4])
+    >>> z, log_density = Defensive(narrow, wide).draw(100)
+    >>> z.shape, log_density.shape
+    (torch.Size([100, 4, 2]), torch.Size([100, 4]))
     """
 
     proposal: TorchDistribution
     guide: TorchDistribution
 
-    def rsample(self, shape: tuple[int, ...]) -> Tensor:
-        """Draw points: (*shape, n, L)."""
-        one, other = self.proposal.rsample(shape), self.guide.rsample(shape)
-        others = torch.rand(one.shape[:-1], dtype=one.dtype, device=one.device) < SHARE
-        return torch.where(others.unsqueeze(-1), other, one)
-
-    def log_prob(self, z: Tensor) -> Tensor:
-        """Log density of points: (..., n, L) -> (..., n)."""
-        return torch.logaddexp(
-            math.log1p(-SHARE) + self.proposal.log_prob(z),
-            math.log(SHARE) + self.guide.log_prob(z),
+    def draw(self, count: int) -> tuple[Tensor, Tensor]:
+        """Draw points, with their log densities: (count, n, L) and (count, n)."""
+        one, other = self.proposal.rsample((count,)), self.guide.rsample((count,))
+        # Of what it drew a flow knows the density; of other points it must find it, by an inverse
+        # that far out is not to be trusted, and may be no number.
+        known, found = self.guide.log_prob(other), self.guide.log_prob(one)
+        others = torch.rand(known.shape, dtype=one.dtype, device=one.device) < SHARE
+        z = torch.where(others.unsqueeze(-1), other, one)
+        log_density = torch.logaddexp(
+            math.log1p(-SHARE) + _or_none(self.proposal.log_prob(z)),
+            math.log(SHARE) + _or_none(torch.where(others, known, found)),
         )
+        return z, log_density
+
+
+def _or_none(log_density: Tensor) -> Tensor:
+    """Take a log density that is no number for one of nothing."""
+    return log_density.masked_fill(log_density.isnan(), -math.inf)

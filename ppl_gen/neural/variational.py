@@ -1,7 +1,6 @@
 """The variational autoencoder as a torch module, with its Pyro model and guide."""
 
 import math
-from typing import Any
 
 import pyro
 import torch
@@ -222,15 +221,22 @@ class VariationalAutoencoder(DensityModule):
             told: Tensor = self.decode(z, context, observed).log_prob(filled) + prior.log_prob(z)
             return told
 
-        proposal: Any = self.encode(x, context)
+        guide = self.encode(x, context)
+
+        def by_guide(count: int) -> tuple[Tensor, Tensor]:
+            z = guide.rsample((count,))
+            return z, guide.log_prob(z)  # at once, while a flow remembers what it drew these from
+
+        draw = by_guide
         if n_newton:
             start = self.guide_moments(x, context)[:, 0]
-            proposal = Defensive(laplace(log_joint, start, n_newton), proposal)
+            draw = Defensive(laplace(log_joint, start, n_newton), guide).draw
         codes, log_weights = [], []
         for count in self.blocks(n_draws, len(x)):
-            z = proposal.rsample((count,))
-            # At once, while a guide that is a flow remembers what it drew these from.
-            log_weights.append(log_joint(z) - proposal.log_prob(z))
+            z, log_density = draw(count)
+            told = log_joint(z) - log_density
+            # Where Newton's method was led out of all bounds, the guide's draws count alone.
+            log_weights.append(told.masked_fill(told.isnan(), -math.inf) if n_newton else told)
             codes.append(z)
         return torch.cat(codes), torch.cat(log_weights)
 

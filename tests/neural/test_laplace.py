@@ -89,10 +89,20 @@ def test_the_mixture_draws_what_it_says():
         torch.distributions.Independent(Normal(torch.zeros(3, 2) + loc, 0.5), 1)
         for loc in (0.0, 50.0)
     )
-    mixture = Defensive(one, other)
-    z = mixture.rsample((4000,))
+    z, log_density = Defensive(one, other).draw(4000)
     assert z.shape == (4000, 3, 2)
     far = (z[..., 0] > 25.0).float().mean()
     assert abs(far - SHARE) < 5 * math.sqrt(SHARE * (1 - SHARE) / 12_000)  # standard errors
     expected = ((1 - SHARE) * one.log_prob(z).exp() + SHARE * other.log_prob(z).exp()).log()
-    torch.testing.assert_close(mixture.log_prob(z), expected)
+    torch.testing.assert_close(log_density, expected)
+
+
+def test_a_proposal_that_is_lost_leaves_the_other_alone():
+    lost, other = (
+        torch.distributions.Independent(Normal(loc, torch.ones(3, 2), validate_args=False), 1)
+        for loc in (torch.full((3, 2), math.nan), torch.zeros(3, 2))
+    )
+    z, log_density = Defensive(lost, other).draw(1000)
+    drawn = z.isfinite().all(-1)
+    torch.testing.assert_close(log_density[drawn], math.log(SHARE) + other.log_prob(z)[drawn])
+    assert (log_density[~drawn] == -math.inf).all()

@@ -135,6 +135,21 @@ def test_proposals_at_modes_estimate_the_same_densities(kind, posterior, prior):
     assert ((found - exact).abs() < 5 * relative.std(0) / 2000**0.5 + 1e-3).all()
 
 
+def test_proposals_at_modes_of_rows_far_out_are_numbers_below_the_density():
+    net = network(LIKELIHOODS["normal"](), "iaf").eval().requires_grad_(False)
+    for flow in net.posterior.parameters():
+        flow.mul_(8.0)  # far out its inverse is none
+    net.latent_prior = build_prior("flow", SIZE)
+    x = torch.randn(6, WIDTH) * torch.tensor([1.0, 1e1, 1e2, 1e3, 1e4, 1e5])[:, None]
+    _, log_weights = net.importance(x, n_draws=200, n_newton=3)
+    assert not log_weights.isnan().any()
+    found = log_weights.logsumexp(0) - math.log(200)
+    # A density is a mean over codes, and no more than at the best of them, told by a grid.
+    side = torch.cat([-torch.logspace(6, -3, 150), torch.logspace(-3, 6, 150)])
+    best = net.decode(torch.cartesian_prod(side, side)[:, None]).log_prob(x).amax(0)
+    assert (found <= best + 0.01 * best.abs() + 1.0).all()
+
+
 def test_proposals_at_modes_are_exact_where_all_is_normal():
     net = linear()
     widen_the_guide(net)
