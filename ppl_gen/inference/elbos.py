@@ -20,7 +20,7 @@ from pyro.infer.util import is_validation_enabled
 from pyro.poutine import Trace
 from pyro.poutine.util import prune_subsample_sites
 from pyro.util import warn_if_nan
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence, register_kl
 
 from ppl_gen.inference.training.objective import Batch, Descend, Objective, Parts
@@ -32,7 +32,6 @@ __all__ = [
     "ElboObjective",
     "ImportanceWeightedELBO",
     "RowELBO",
-    "WarmedObjective",
 ]
 
 #: Names of the bounds that train, the default first.
@@ -264,57 +263,7 @@ class DoublyReparameterisedELBO(ImportanceWeightedELBO):
         return {"loss": surrogate.detach() - value.detach() - surrogate}
 
 
-class WarmedObjective(Objective):
-    """An objective that counts the KL divergence for more with each step, until it counts in full.
-
-    Against latents that are given up before the decoder has learned to use them: the annealing of
-    [1]_, with a linear rise, the warm-up of [2]_. What is recorded and validated is the whole
-    objective at every step, so that epochs can be compared.
-
-    Parameters
-    ----------
-    module : Module
-        Where the rise has got to is a buffer of it, which is part of checkpoints.
-    n_warm : int
-        Steps until the divergence counts in full; 0 where it does so from the first.
-
-    References
-    ----------
-    .. [1] Bowman, S. R. et al. (2016). Generating sentences from a continuous space. CoNLL,
-       arXiv:1511.06349.
-    .. [2] Sonderby, C. K. et al. (2016). Ladder variational autoencoders. NeurIPS,
-       arXiv:1602.02282.
-    """
-
-    module: Any
-
-    def __init__(self, module: nn.Module, n_warm: int = 0) -> None:
-        super().__init__(module)
-        self.n_warm = n_warm
-        if n_warm:
-            begun = next(module.parameters()).new_zeros(())
-            module.register_buffer("warmed", begun, persistent=False)
-
-    def divergence(self, parts: Parts) -> Tensor:
-        """What of the loss is held back at first."""
-        raise NotImplementedError  # pragma: no cover
-
-    @property
-    def settled(self) -> bool:
-        """Whether the whole objective is descended by now."""
-        return not self.n_warm or bool(self.module.warmed == 1.0)
-
-    def step(self, batch: Batch, descend: Descend) -> Parts:
-        """Take one step down the part of the loss that counts."""
-        if not self.n_warm:
-            return super().step(batch, descend)
-        parts, warmed = self.losses(batch), self.module.warmed
-        descend(parts["loss"] - (1.0 - warmed) * self.divergence(parts), parts=parts)
-        warmed.add_(1.0 / self.n_warm).clamp_(max=1.0)
-        return parts
-
-
-class ElboObjective(WarmedObjective):
+class ElboObjective(Objective):
     """Minus a bound of the evidence of rows, by a Pyro ELBO of ``module.model`` and its guide.
 
     Parameters
@@ -335,12 +284,28 @@ class ElboObjective(WarmedObjective):
     ValueError
         If there is no bound of this name; for ``beta``, ``free_bits`` or ``beta_warmup`` with
         another than "elbo".
+
+    Notes
+    -----
+    A rising beta is against latents that are given up before the decoder has learned to use them:
+    the annealing of [1]_, with a linear rise, the warm-up of [2]_. Where it has got to is a buffer
+    of the module, which is part of checkpoints. What is recorded and validated is the whole bound
+    at every step, so that epochs can be compared.
+
+    References
+    ----------
+    .. [1] Bowman, S. R. et al. (2016). Generating sentences from a continuous space. CoNLL,
+       arXiv:1511.06349.
+    .. [2] Sonderby, C. K. et al. (2016). Ladder variational autoencoders. NeurIPS,
+       arXiv:1602.02282.
     """
+
+    module: Any
 
     def __init__(
         self, module: Any, particles: int = 1, kind: str = "elbo", n_steps: int = 0
     ) -> None:
-        super().__init__(module, round(n_steps * getattr(module, "beta_warmup", 0.0)))
+        super().__init__(module)
         held_back = {name: getattr(module, name, start) for name, start in _FREE.items()}
         if kind not in ELBOS:
             raise ValueError(
@@ -358,6 +323,15 @@ class ElboObjective(WarmedObjective):
             bound = ImportanceWeightedELBO if kind == "iwae" else DoublyReparameterisedELBO
             self.elbo = bound(particles)
         self._checked = False
+        self._n_warm = round(n_steps * held_back["beta_warmup"])
+        if self._n_warm:
+            begun = next(module.parameters()).new_zeros(())
+            module.register_buffer("warmed", begun, persistent=False)
+
+    @property
+    def settled(self) -> bool:
+        """Whether the whole bound is climbed by now."""
+        return not self._n_warm or bool(self.module.warmed == 1.0)
 
     def losses(self, batch: Batch) -> Parts:
         """Return the "loss" of a batch, in nats a row, and what it is made of."""
@@ -374,9 +348,16 @@ class ElboObjective(WarmedObjective):
                 weight=batch.get("weight"),
             )
 
-    def divergence(self, parts: Parts) -> Tensor:
-        """The weighted KL divergence, in nats a row."""
-        return parts["loss"] - parts["reconstruction"]
+    def step(self, batch: Batch, descend: Descend) -> Parts:
+        """Take one step down the part of the loss that counts by now."""
+        if not self._n_warm:
+            return super().step(batch, descend)
+        parts, warmed, one = self.losses(batch), self.module.warmed, 1.0 / self._n_warm
+        divergence = parts["loss"] - parts["reconstruction"]
+        descend(parts["loss"] - (1.0 - warmed) * divergence, parts=parts)
+        # The last of the steps ends it, though the sum of so many parts is rounded.
+        warmed.add_(one).masked_fill_(warmed > 1.0 - 0.5 * one, 1.0)
+        return parts
 
 
 def _mean_by(weight: Tensor | None) -> Callable[[Tensor], Tensor]:

@@ -296,6 +296,21 @@ def test_beta_rises_with_the_steps():
     assert "warmed" not in net.state_dict()
 
 
+@pytest.mark.parametrize("n_warm", [1, 2, 3, 7, 49, 1000])
+def test_the_rise_ends_with_its_last_step(monkeypatch, n_warm):
+    # In float32 the sum of so many parts of one is not one.
+    net = Linear().float()
+    net.beta_warmup = 1.0
+    objective = ElboObjective(net, n_steps=n_warm)
+    parts = {"loss": torch.tensor(2.0), "reconstruction": torch.tensor(1.0)}
+    monkeypatch.setattr(objective, "losses", lambda batch: parts)
+    for _ in range(n_warm):
+        assert not objective.settled
+        objective.step({}, lambda loss, parts: None)
+    assert objective.settled
+    assert net.warmed == 1.0
+
+
 def trained(objective, **settings):
     settings = {"epochs": 10, "batch_size": 20, "learning_rate": 0.05} | settings
     rows = {"x": np.random.default_rng(0).normal(size=(60, WIDTH))}
