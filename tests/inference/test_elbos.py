@@ -333,7 +333,7 @@ def test_epochs_of_the_rise_are_no_candidates():
     # A validation that gets worse ends no rise; where the rise outlasts the training, the last
     # weights are kept.
     _, found = trained(Stopped(Linear(), 30), validation=0.2, patience=1, learning_rate=10.0)
-    assert found.best_epoch > 5
+    assert found.best_epoch >= 5  # which ends with the rise
     assert found.n_epochs > 5
     _, found = trained(Stopped(Linear(), 90), validation=0.2, patience=1)
     assert found.best_epoch == found.n_epochs == 10
