@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ppl_gen.deep_estimator import DeepModel
 from ppl_gen.inference.base import InferenceMethod
+from ppl_gen.inference.training.checkpoint import fingerprint
 from ppl_gen.inference.training.loop import train
 from ppl_gen.inference.training.objective import NegativeLogLikelihood
 from ppl_gen.inference.training.settings import Training
@@ -304,7 +305,8 @@ class VQVAE(TransformerMixin, DeepModel):  # type: ignore[misc]
             later = train(
                 NegativeLogLikelihood(module.code_density),
                 {"x": codes.astype(data["x"].dtype)} | kept,
-                self._stage(settings, "codes"),
+                # Other codes, of a first stage that went on, are a training of their own.
+                self._stage(settings, f"codes-{fingerprint(codes)['sha256'][:8]}"),
                 seed=seed,  # the same rows are held out
                 who=f"{self._who}.fit, codes",
                 description=self._description(),

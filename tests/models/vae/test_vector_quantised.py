@@ -133,11 +133,20 @@ def test_one_seed_gives_the_same_again(table):
 
 
 def test_checkpoints_of_the_stages_are_apart(tmp_path):
-    method = MaximumLikelihood(epochs=3, training=Training(checkpoint=tmp_path / "c"))
-    first = small(inference=method).fit(IRIS.data)
-    assert sorted(p.name for p in (tmp_path / "c").iterdir()) == ["autoencoder", "codes"]
-    again = small(inference=method).fit(IRIS.data)  # both are done: nothing is trained
+    def fit(epochs, path):
+        settings = Training(checkpoint=path)
+        return small(inference=MaximumLikelihood(epochs=epochs, training=settings)).fit(IRIS.data)
+
+    first = fit(3, tmp_path / "c")
+    assert [p.name.split("-")[0] for p in sorted((tmp_path / "c").iterdir())] == [
+        "autoencoder",
+        "codes",
+    ]
+    again = fit(3, tmp_path / "c")  # both are done: nothing is trained
     np.testing.assert_array_equal(again.log_prob(IRIS.data), first.log_prob(IRIS.data))
+    # More epochs go on with the first stage, whose codes are then others for the second.
+    longer = fit(5, tmp_path / "c")
+    np.testing.assert_array_equal(longer.log_prob(IRIS.data), fit(5, None).log_prob(IRIS.data))
 
 
 STAGES = pytest.mark.parametrize("stage", [VectorQuantisation, NegativeLogLikelihood])
