@@ -54,7 +54,7 @@ class BayesClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     models_ : list of GenerativeModel
         One a class, or the one that is shared.
     n_features_in_ : int
-        Columns of X; feature_names_in_ are their names, where X is a frame. Not of sequences.
+        Columns of X; `feature_names_in_` are their names, where X is a frame. Not of sequences.
     density : str
         Kind of the model's `log_prob`, and with it of the probabilities.
 

@@ -73,7 +73,7 @@ class Affine:
 
 
 class RationalQuadratic:
-    """A monotone spline of rational quadratics on [-bound, bound], the identity outside.
+    """A monotone spline of rational quadratics on [-bound, bound], the identity outside [1]_.
 
     Derivatives are 1 at the ends, so that the tails join smoothly. Within, values are taken in
     float64 whatever their type: rounding in a flat bin comes back as an error of 1 / slope times as
