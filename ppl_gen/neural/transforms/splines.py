@@ -73,9 +73,9 @@ class Affine:
 
 
 class RationalQuadratic:
-    """A monotone spline of rational quadratics on [-bound, bound], the identity outside [1]_.
+    """A monotone spline of rational quadratics on [-bound, bound], the identity outside.
 
-    Derivatives are 1 at the ends, so that the tails join smoothly. Within, values are taken in
+    Derivatives are 1 at the ends, so that the tails join smoothly [1]_. Within, values are taken in
     float64 whatever their type: rounding in a flat bin comes back as an error of 1 / slope times as
     much, which splines that were trained make some hundreds of times. What is left is the rounding
     of what is returned.
