@@ -27,6 +27,7 @@ from ppl_gen.inference.training.objective import Batch, Descend, Objective, Part
 
 __all__ = [
     "ELBOS",
+    "FREE",
     "AnalyticELBO",
     "DoublyReparameterisedELBO",
     "ElboObjective",
@@ -38,7 +39,7 @@ __all__ = [
 ELBOS = ("elbo", "iwae", "dreg")
 
 #: What holds a bound back from the evidence, and where it does not.
-_FREE = {"beta": 1.0, "free_bits": 0.0, "beta_warmup": 0.0}
+FREE = {"beta": 1.0, "free_bits": 0.0, "beta_warmup": 0.0}
 
 Site = dict[str, Any]
 Traces = tuple[Trace, Trace]
@@ -306,7 +307,7 @@ class ElboObjective(Objective):
         self, module: Any, particles: int = 1, kind: str = "elbo", n_steps: int = 0
     ) -> None:
         super().__init__(module)
-        held_back = {name: getattr(module, name, start) for name, start in _FREE.items()}
+        held_back = {name: getattr(module, name, start) for name, start in FREE.items()}
         if kind not in ELBOS:
             raise ValueError(
                 f"ElboObjective: there is no bound {kind!r}; expected one of "
@@ -314,10 +315,10 @@ class ElboObjective(Objective):
             )
         if kind == "elbo":
             self.elbo: RowELBO = AnalyticELBO(particles, held_back["beta"], held_back["free_bits"])
-        elif held_back != _FREE:
+        elif held_back != FREE:
             raise ValueError(
                 f"ElboObjective: kind={kind!r} has one bound, of beta 1 from the first step and no "
-                f"free bits; got {held_back}; take kind='elbo', or leave these at {_FREE}"
+                f"free bits; got {held_back}; take kind='elbo', or leave these at {FREE}"
             )
         else:
             bound = ImportanceWeightedELBO if kind == "iwae" else DoublyReparameterisedELBO

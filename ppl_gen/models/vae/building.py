@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ppl_gen.inference.elbos import FREE
 from ppl_gen.neural.amortised import POSTERIORS, AmortisedPosterior
 from ppl_gen.neural.convolutional import ConvolutionalDecoder, ConvolutionalEncoder
 from ppl_gen.neural.likelihoods import (
@@ -25,6 +26,7 @@ __all__ = [
     "build_encoder",
     "build_likelihood",
     "check_network",
+    "check_objective",
     "check_settings",
     "image_of",
 ]
@@ -118,7 +120,7 @@ def check_objective(model: Any, objective: str, who: str) -> None:
     """
     if objective == "elbo":
         return
-    for name, free in (("beta", 1.0), ("free_bits", 0.0), ("beta_warmup", 0.0)):
+    for name, free in FREE.items():
         value = getattr(model, name)
         if value != free:
             raise ValueError(

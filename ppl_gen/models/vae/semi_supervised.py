@@ -16,6 +16,7 @@ from ppl_gen.counts import check_count
 from ppl_gen.deep_estimator import DeepModel
 from ppl_gen.inference import svi_networks
 from ppl_gen.inference.base import InferenceMethod
+from ppl_gen.inference.elbos import FREE
 from ppl_gen.inference.semi_supervised import SemiSupervised
 from ppl_gen.inference.training.loop import train
 from ppl_gen.models.vae.building import (
@@ -225,8 +226,7 @@ class SemiSupervisedVAE(
         if self.prior not in ("normal", "flow"):
             why = ", whose pseudo-inputs would need classes" if self.prior == "vamp" else ""
             raise ValueError(f"{who}: prior is {self.prior!r}{why}; expected 'normal' or 'flow'")
-        settings = {"beta": 1.0, "free_bits": 0.0, "beta_warmup": 0.0}
-        check_settings(SimpleNamespace(**self.get_params(deep=False), **settings), who, row_shape)
+        check_settings(SimpleNamespace(**self.get_params(deep=False), **FREE), who, row_shape)
         if not (isinstance(self.alpha, Real) and 0.0 <= self.alpha < math.inf):
             raise ValueError(
                 f"{self._who}: alpha is {self.alpha!r}; expected zero or a positive number"

@@ -380,11 +380,11 @@ def _even_points(n: int, width: int) -> Tensor:
         sobol = SobolEngine(width, scramble=True, seed=0)  # type: ignore[no-untyped-call]
         return sobol.draw(n)
     # Sobol's numbers are tabled for some 21,000 columns. A Latin hypercube keeps of them that each
-    # column has one point in each n-th of its range (McKay, Beckman and Conover, 1979).
-    generator = torch.Generator(device="cpu").manual_seed(0)
-    order, within = torch.rand(2, n, width, generator=generator, device="cpu", dtype=torch.float32)
-    points = (order.argsort(dim=0) + within) / n
-    return torch.clamp(points, max=1.0 - torch.finfo(points.dtype).eps)  # rounding may reach 1
+    # column has one point in each n-th of its range.
+    from scipy.stats import qmc
+
+    points = torch.from_numpy(qmc.LatinHypercube(width, rng=0).random(n)).float()
+    return points.clamp(max=1.0 - torch.finfo(points.dtype).eps)  # rounding may reach 1
 
 
 def _normal_quantile(p: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import pyro
 import pytest
 import torch
 from sklearn.base import clone
-from sklearn.datasets import load_digits, load_iris, load_wine
+from sklearn.datasets import load_iris, load_wine
 from torch import nn
 
 import ppl_gen
@@ -31,16 +31,6 @@ def fitted(X, latent_dim=2, context=None, **settings):
         # So few epochs may leave latents that say nothing yet.
         warnings.filterwarnings("ignore", message=".* latents are active", category=RuntimeWarning)
         return quick(latent_dim, **settings).fit(X, context=context)
-
-
-@pytest.fixture(scope="module")
-def iris():
-    return load_iris().data
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return load_digits().images[:300]
 
 
 @pytest.fixture(scope="module")

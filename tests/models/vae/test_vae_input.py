@@ -4,7 +4,6 @@ import warnings
 
 import numpy as np
 import pytest
-from sklearn.datasets import load_digits, load_iris
 
 from ppl_gen import SVI, VAE, Training
 
@@ -23,16 +22,6 @@ def fitted(X, **settings):
         # So few epochs may leave latents that say nothing yet.
         warnings.filterwarnings("ignore", message=".* latents are active", category=RuntimeWarning)
         return quick(**settings).fit(X)
-
-
-@pytest.fixture(scope="module")
-def iris():
-    return load_iris().data
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return load_digits().images[:300]
 
 
 @pytest.mark.parametrize(
